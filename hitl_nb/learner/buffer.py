@@ -1,0 +1,175 @@
+"""The labelled rows of a learner: one frame, checked before anything is stored.
+
+Its form is the training frame: task_id, features…, label, confidence, weight (raw), source, outcome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hitl_nb.errors import BadInput
+from hitl_nb.evidence import inverse_confidence
+
+#: column names -> X, or a function of the feature columns, or None for every scalar column
+Features = Sequence[str] | Callable[[pd.DataFrame], Any] | None
+Rejects = Literal["drop", "label"]
+
+#: columns that are never features
+RESERVED = ("task_id", "label", "confidence", "weight", "source", "outcome")
+#: where a label can come from; audits are never trained on
+SOURCES = ("initial", "human_review", "audit", "adjudication")
+OUTCOMES = ("approve", "reject", "correct")
+#: kinds of columns whose values are equal as floats
+_NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean")
+#: label of a rejected case where rejects are trained on
+REJECTED = "rejected"
+
+
+def as_labels(values: Sequence[Any]) -> NDArray[Any]:
+    """Return labels as an array of one kind; numbers that became floats through a gap are whole again.
+
+    >>> as_labels([1.0, 0.0]).tolist(), as_labels(["a", "b"]).tolist()
+    ([1, 0], ['a', 'b'])
+    """
+    labels = np.asarray(values)
+    whole = labels.dtype.kind == "f" and bool((labels == np.floor(labels)).all())
+    return labels.astype(np.int64) if whole else labels
+
+
+def _refuse(frame: pd.DataFrame, column: str, bad: Any, remedy: str) -> None:
+    """Refuse the first row where `bad` holds, by its task and value."""
+    rows = np.flatnonzero(np.asarray(bad, dtype=bool))
+    if len(rows):
+        row = frame.iloc[rows[0]]
+        raise BadInput(name=column, value=row[column], remedy=f"{remedy} (task {row['task_id']})", task=row["task_id"])
+
+
+def _check_one_kind(labels: list[Any]) -> None:
+    """Refuse text beside numbers: sorted labels would be neither."""
+    known = [label for label in labels if not pd.isna(label)]
+    one_of_each = list({isinstance(label, str): label for label in known}.values())
+    if len(one_of_each) > 1:
+        raise BadInput(name="label", value=one_of_each, remedy="labels mix text and numbers; use one kind")
+
+
+def _values(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Turn enum members into their values."""
+    return column.astype(object).map(lambda value: getattr(value, "value", value))
+
+
+def _as_text(label: Any) -> Any:
+    return label if pd.isna(label) else str(int(label) if isinstance(label, float) and label.is_integer() else label)
+
+
+def row_hashes(frame: pd.DataFrame) -> NDArray[np.uint64]:
+    """Return a hash per row that does not hang on dtype, column order or how a gap is written."""
+    total = np.zeros(len(frame), dtype=np.uint64)
+    for name in sorted(frame.columns):
+        column = frame[name]
+        number = pd.api.types.infer_dtype(column, skipna=True) in _NUMBERS
+        values = column.to_numpy(dtype=float, na_value=np.nan) if number else column.astype(object).map(str).to_numpy()
+        hashed = np.where(column.isna(), np.uint64(0), pd.util.hash_array(np.asarray(values), categorize=False))
+        total = total * np.uint64(1099511628211) ^ hashed
+    return total
+
+
+class Buffer:
+    """Labelled rows, one per task; a later row for a known task takes its place."""
+
+    def __init__(self, features: Features, rejects: Rejects) -> None:
+        self.features, self.rejects = features, rejects
+        #: feature columns in stored order; empty until the first rows, unless they are given as a list
+        self.columns: list[str] = [] if features is None or callable(features) else list(features)
+        if taken := [name for name in self.columns if name in RESERVED]:
+            raise BadInput(name="features", value=taken, remedy="these columns describe the label; rename them")
+        #: all rows by task_id, with their hash; replaced as a whole by `add`, so a reader keeps what it took
+        self.rows = pd.DataFrame(columns=[*RESERVED, "hash"]).set_index("task_id")
+
+    def frame(self) -> pd.DataFrame:
+        """Return the rows in the form of a training frame."""
+        return self.rows.reset_index()[["task_id", *self.columns, *RESERVED[1:]]]
+
+    def add(self, frame: pd.DataFrame) -> int:
+        """Store checked rows; return how many were new or changed."""
+        columns, rows = self._checked(frame)
+        rows["hash"] = row_hashes(rows)
+        rows = rows.drop_duplicates("task_id", keep="last").set_index("task_id")
+        fresh = rows[~rows["hash"].isin(self.rows["hash"])]
+        kept = self.rows.drop(index=fresh.index, errors="ignore")
+        _check_one_kind([*kept["label"], *fresh["label"]])
+        self.columns = columns
+        if len(fresh):
+            self.rows = pd.concat([kept, fresh]) if len(kept) else fresh
+        return len(fresh)
+
+    def inputs(self, frame: pd.DataFrame) -> Any:
+        """Return X for an estimator; the frame may hold more columns than are used."""
+        if missing := [name for name in self.columns if name not in frame.columns]:
+            raise BadInput(name="features", value=missing, remedy="these columns are missing; add them to the frame")
+        x = frame[self.columns]
+        return self.features(x) if callable(self.features) else x
+
+    def _feature_columns(self, frame: pd.DataFrame) -> list[str]:
+        """Return the feature columns, or refuse a frame whose columns are others than before."""
+        found = [name for name in frame.columns if name not in RESERVED and self._usable(frame[name])]
+        wanted = self.columns or found
+        changed = [f"missing: {name}" for name in wanted if name not in found]
+        if self.features is None or callable(self.features):
+            changed += [f"new: {name}" for name in found if name not in wanted]
+        if changed:
+            remedy = "the feature columns are not those this learner works on; give the same ones, or a new Learner"
+            raise BadInput(name="features", value=changed, remedy=remedy)
+        return wanted
+
+    def _usable(self, column: pd.Series[Any]) -> bool:
+        by_hand = self.features is not None
+        return by_hand or column.dtype != object or bool(column.map(pd.api.types.is_scalar).all())
+
+    def _checked(self, frame: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+        """Return feature columns and clean rows, or refuse by value; nothing is stored here."""
+        if not isinstance(frame, pd.DataFrame):
+            raise BadInput(name="frame", value=type(frame).__name__, remedy="must be a pandas DataFrame")
+        for name in ("task_id", "label", "source"):
+            if name not in frame.columns:
+                raise BadInput(name="columns", value=list(frame.columns), remedy=f"the column {name!r} is missing")
+        columns = self._feature_columns(frame)
+        absent = {name: None for name in RESERVED if name not in frame.columns}
+        rows = frame.reset_index(drop=True).assign(**absent)[["task_id", *columns, *RESERVED[1:]]]
+        rows = rows.assign(source=_values(rows["source"]), outcome=_values(rows["outcome"]))
+        _refuse(rows, "task_id", rows["task_id"].isna(), "every row needs a task_id")
+        _refuse(rows, "source", ~rows["source"].isin(SOURCES), f"must be one of {', '.join(SOURCES)}")
+        known = rows["outcome"].isin(OUTCOMES) | (rows["outcome"].isna() & (rows["source"] == "initial"))
+        _refuse(rows, "outcome", ~known, f"must be one of {', '.join(OUTCOMES)}")
+        return columns, _weighed(self._labelled(rows))
+
+    def _labelled(self, rows: pd.DataFrame) -> pd.DataFrame:
+        rejected = rows["outcome"] == "reject"
+        label = rows["label"].astype(object)
+        if self.rejects == "label":
+            label = label.map(_as_text).mask(rejected, REJECTED)
+        rows = rows.assign(label=label, task_id=rows["task_id"].astype(str))
+        _refuse(rows, "label", label.isna() & ~rejected, "a row that trains needs a label; drop it, or review it again")
+        return rows
+
+
+def _weighed(rows: pd.DataFrame) -> pd.DataFrame:
+    number = {name: pd.to_numeric(rows[name], errors="coerce").astype(float) for name in ("confidence", "weight")}
+    confidence, weight = number["confidence"], number["weight"]
+    odd = (confidence.isna() & rows["confidence"].notna()) | (confidence < 0) | (confidence > 1)
+    _refuse(rows, "confidence", odd, "must be a number between 0 and 1, or NaN if unknown")
+    if rows["weight"].isna().all():
+        weight = pd.Series(inverse_confidence(confidence), index=rows.index)
+    _refuse(rows, "weight", ~((weight >= 0) & (weight < np.inf)), "must be finite and 0 or more")
+    return rows.assign(confidence=confidence, weight=weight)
+
+
+def data_hash(rows: pd.DataFrame) -> str:
+    """Return a name of exactly these rows, whatever their order: 16 hex digits of a sha256."""
+    pairs = sorted(zip(rows.index, (int(h) for h in rows["hash"]), strict=True))
+    return hashlib.sha256(repr(pairs).encode()).hexdigest()[:16]

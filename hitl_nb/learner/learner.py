@@ -1,0 +1,360 @@
+"""The learner: keeps labelled rows, chooses what to ask next, fits a challenger, compares it with the champion.
+
+It knows no queue and no clock; `loop` carries reviews here and decides when to promote.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from hitl_nb.errors import BadInput, FitFailed, LearnerError, NotEnoughSamples, plain
+from hitl_nb.evidence import PairedComparison, compare_paired
+from hitl_nb.learner.buffer import Buffer, Features, Rejects, as_labels, data_hash
+from hitl_nb.learner.modal import WeightedActiveLearner
+from hitl_nb.learner.strategy import STRATEGIES, Strategy, score_pool, select
+from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, effective_size, fit_weights
+
+#: rows of the random holdout where the initial labels are enough for it
+HOLDOUT_ROWS = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Challenger:
+    """A fitted model and what it was made from; the one in use is called champion."""
+
+    #: the fitted estimator
+    model: Any
+    #: its name: v1, v2, …
+    version: str
+    #: rows it was fitted to
+    n_rows: int = 0
+    #: rows of equal weight that would carry as much (Kish)
+    effective_size: float = 0.0
+    #: name of exactly those rows
+    data_hash: str = ""
+    #: name of the query strategy
+    strategy: str = ""
+    #: name of the weighting
+    weighting: str = ""
+    #: figures of the fit; nothing here has looked at the holdout
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _named(value: Any, known: Mapping[str, Any], kind: str) -> tuple[str, Any]:
+    if callable(value):
+        return getattr(value, "__name__", type(value).__name__), value
+    if value not in known:
+        raise BadInput(name=kind, value=value, remedy=f"is none of {', '.join(known)}, and no function")
+    return value, known[value]
+
+
+def _is_fitted(estimator: Any) -> bool:
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    return True
+
+
+def _seeded(estimator: Any, seed: int) -> Any:
+    """Return an unfitted clone whose open random states are `seed`, so that the same rows give the same model."""
+    fresh = clone(estimator)
+    is_open = {k: seed for k, v in fresh.get_params().items() if k.split("__")[-1] == "random_state" and v is None}
+    return fresh.set_params(**is_open)
+
+
+def _probabilities(model: Any, x: Any) -> NDArray[np.float64]:
+    """Return (n, k) probabilities; rows that the model refuses because of gaps are NaN, so they go to a person."""
+    try:
+        return np.asarray(model.predict_proba(x), dtype=np.float64)
+    except ValueError:
+        whole = np.asarray(pd.DataFrame(x).replace([np.inf, -np.inf], np.nan).notna().all(axis=1))
+        if whole.all() or not isinstance(x, (pd.DataFrame, np.ndarray)):
+            raise
+        matrix = np.full((len(whole), len(model.classes_)), np.nan)
+        if whole.any():
+            matrix[whole] = model.predict_proba(x[whole])
+        return matrix
+
+
+class Learner:
+    """Active learning without a queue: add labels, select what to ask, fit, compare, promote.
+
+    Parameters
+    ----------
+    estimator : a scikit-learn classifier or pipeline with ``predict_proba``; it is cloned, never fitted. If it is
+        fitted already, it is the champion from the start, as "v1"
+    strategy : name from `STRATEGIES`, or a function (probabilities, rng) -> scores
+    weighting : "inverse_confidence" uses the raw weight stored with each row; any other name from `WEIGHTINGS`, or a
+        function, computes it from the stored confidences
+    min_samples : how many reviewed rows make the learner ready, see `counted`
+    features : column names, a function of the feature columns that returns X, or None for every scalar column
+    rejects : "drop" leaves rejected cases out of the fit; "label" trains them as label "rejected" (labels become text)
+    holdout : share of the initial labels that is drawn for comparing models and never trained on: at least 200 rows
+        where that is at most half of them; drawn by id at the first fit and fixed then. Audit rows join it
+    seed : of every draw here, and of open random states of the estimator
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> learner = Learner(LogisticRegression(), min_samples=4)
+    >>> learner.add(pd.DataFrame({"task_id": list("abcd"), "x": [0.0, 1.0, 3.0, 4.0], "label": [0, 0, 1, 1],
+    ...     "confidence": 0.5, "source": "human_review", "outcome": "approve"}))
+    4
+    >>> learner.promote(learner.fit())
+    >>> learner.select(pd.DataFrame({"x": [0.0, 2.1, 9.0]}), n=1).tolist()  # nearest to the boundary at 2
+    [1]
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        strategy: str | Strategy = "margin",
+        weighting: str | Weighting = "inverse_confidence",
+        min_samples: int = 500,
+        features: Features = None,
+        rejects: Rejects = "drop",
+        holdout: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        if not hasattr(estimator, "predict_proba"):
+            remedy = "needs predict_proba; wrap it in sklearn.calibration.CalibratedClassifierCV"
+            raise BadInput(name="estimator", value=type(estimator).__name__, remedy=remedy)
+        if rejects not in ("drop", "label"):
+            raise BadInput(name="rejects", value=rejects, remedy='must be "drop" or "label"')
+        if not 0 <= holdout <= 0.5:
+            raise BadInput(name="holdout", value=holdout, remedy="must be a share from 0 to 0.5")
+        if isinstance(min_samples, bool) or not min_samples >= 1:
+            raise BadInput(name="min_samples", value=min_samples, remedy="must be 1 or more")
+        self.strategy, self._score = _named(strategy, STRATEGIES, "strategy")
+        self.weighting, self._weigh = _named(weighting, WEIGHTINGS, "weighting")
+        self.estimator, self.min_samples, self.holdout, self.seed = estimator, min_samples, holdout, seed
+        self.buffer = Buffer(features, rejects)
+        #: the model in use; None until the first promotion
+        self.champion = Challenger(model=estimator, version="v1") if _is_fitted(estimator) else None
+        #: how often a challenger was compared on the holdout; each look adds its own chance of a wrong promotion
+        self.looks = 0
+        self._earlier: list[Challenger] = []
+        self._made = 1 if self.champion else 0
+        self._held: frozenset[str] = frozenset()
+        self._drawn = False
+        self._trained: frozenset[str] = frozenset()  # ids in any fit: never part of the holdout again
+        self._fitted: set[int] = set()  # hashes of the rows in the last fit
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        champion = self.champion.version if self.champion else None
+        return f"Learner({self.estimator!r}, champion={champion}, {self.counted} of {self.min_samples} reviewed)"
+
+    # -- rows ----------------------------------------------------------------------------------------------------------
+
+    def add(self, frame: pd.DataFrame) -> int:
+        """Store labelled rows; return how many were new or changed. All are checked before any is stored.
+
+        Columns: task_id, features…, label, source (initial, human_review, audit, adjudication), outcome (approve,
+        reject, correct; may be missing for initial rows), confidence (missing: unknown), weight (missing: inverse
+        confidence). A row for a known task replaces it; the same row again changes nothing.
+
+        Raises
+        ------
+        BadInput : naming column, value, task and remedy
+        """
+        with self._lock:
+            changed = self.buffer.add(frame)
+            rows = self.buffer.rows
+            self._held |= frozenset(rows.index[rows["source"] == "audit"]) - self._trained
+            return changed
+
+    def _trains(self, rows: pd.DataFrame, held: frozenset[str]) -> NDArray[np.bool_]:
+        outcomes = ["approve", "correct", *(["reject"] if self.buffer.rejects == "label" else [])]
+        usable = (rows["source"] == "initial") | rows["outcome"].isin(outcomes)
+        return np.asarray(usable & (rows["source"] != "audit") & ~rows.index.isin(held), dtype=bool)
+
+    @property
+    def counted(self) -> int:
+        """Rows that a person reviewed since the last successful fit and that the next one would train on.
+
+        Left out: initial rows, audits and other rows of the holdout, rejects (unless they are a label), and rows that
+        are as they were at the last fit.
+        """
+        rows = self.buffer.rows
+        new = (rows["source"] != "initial") & ~rows["hash"].isin(self._fitted)
+        return int((self._trains(rows, self._held) & new).sum())
+
+    @property
+    def ready(self) -> bool:
+        """Whether `counted` has reached `min_samples`."""
+        return self.counted >= self.min_samples
+
+    def _with_holdout(self, rows: pd.DataFrame) -> frozenset[str]:
+        """Return the ids held out, with the draw from the initial rows if it was not made yet."""
+        if self._drawn:
+            return self._held
+        initial = np.sort(rows.index[rows["source"] == "initial"].to_numpy(dtype=str))
+        share = min(max(round(self.holdout * len(initial)), HOLDOUT_ROWS), len(initial) // 2) if self.holdout else 0
+        drawn = np.random.default_rng(self.seed).permutation(initial)[:share]
+        return self._held | {str(task) for task in drawn}
+
+    @property
+    def holdout_rows(self) -> pd.DataFrame:
+        """The rows that models are compared on: held out, and with a known label (a bare reject has none)."""
+        rows = self.buffer.rows
+        return rows[rows.index.isin(self._with_holdout(rows)) & rows["label"].notna()].drop(columns="hash")
+
+    # -- models --------------------------------------------------------------------------------------------------------
+
+    def fit(self, progress: Callable[[str], None] | None = None, force: bool = False) -> Challenger:
+        """Fit a clone to all rows that train and return it as a challenger; the champion stays.
+
+        Rows may be added from another thread meanwhile; this fit uses those it began with.
+
+        Parameters
+        ----------
+        progress : called with a short line at each stage
+        force : fit although fewer than `min_samples` rows were counted
+
+        Raises
+        ------
+        NotEnoughSamples : not `ready`; with `force`, no row at all
+        FitFailed : the estimator raised; champion, rows and holdout are unchanged
+        """
+        rows = self.buffer.rows
+        held = self._with_holdout(rows)
+        used = rows[self._trains(rows, held)]
+        if not len(used) or not (force or self.ready):
+            raise NotEnoughSamples(have=self.counted, needed=self.min_samples)
+        say = progress or (lambda line: None)
+        say(f"fitting {type(self.estimator).__name__} to {len(used)} rows")
+        try:
+            stored = self.weighting == "inverse_confidence"
+            raw = used["weight"] if stored else self._weigh(used["confidence"].to_numpy(float))
+            weights, y = fit_weights(raw), as_labels(used["label"].tolist())
+            active = WeightedActiveLearner(_seeded(self.estimator, self.seed), force_all_finite=False, seed=self.seed)
+            x = self.buffer.inputs(used)
+            model = active.fit(x, y, sample_weight=weights).estimator
+            right = float(np.mean(model.predict(x) == y))
+        except Exception as error:
+            raise FitFailed(reason=plain(f"{type(error).__name__}: {error}")) from error
+        say(f"fitted; {right:.1%} of its own rows right")
+        with self._lock:
+            self._made += 1
+            self._held, self._drawn = self._held | held, True
+            self._trained, self._fitted = self._trained | frozenset(used.index), set(used["hash"])
+        reviewed = int((used["source"] != "initial").sum())
+        return Challenger(
+            model=model,
+            version=f"v{self._made}",
+            n_rows=len(used),
+            effective_size=effective_size(weights),
+            data_hash=data_hash(used),
+            strategy=self.strategy,
+            weighting=self.weighting,
+            metrics={"train_accuracy": right, "reviewed_rows": reviewed, "initial_rows": len(used) - reviewed},
+        )
+
+    def compare(self, challenger: Challenger, margin: float = 0.02, level: float = 0.95) -> PairedComparison:
+        """Compare a challenger with the champion on the holdout; each call counts as one look.
+
+        Raises
+        ------
+        LearnerError : there is no champion yet; the first model is promoted without comparison
+        """
+        if self.champion is None:
+            raise LearnerError(what=plain("no champion to compare with; promote the first model"))
+        rows = self.holdout_rows
+        truth = as_labels(rows["label"].tolist())
+        self.looks += 1
+        if not len(rows):
+            return compare_paired([], [], margin, level)
+        champion, new = (self._answers(side.model, rows)[0] != truth for side in (self.champion, challenger))
+        return compare_paired(champion, new, margin, level)
+
+    def promote(self, challenger: Challenger) -> None:
+        """Put a challenger in use. The loop calls this, after the verdict of `compare`; the first model needs none."""
+        with self._lock:
+            if self.champion is not None:
+                self._earlier.append(self.champion)
+            self.champion = challenger
+            if number := re.fullmatch(r"v(\d+)", challenger.version):
+                self._made = max(self._made, int(number[1]))
+
+    def rollback(self) -> Challenger:
+        """Put the champion before this one in use again and return it."""
+        with self._lock:
+            if not self._earlier:
+                raise LearnerError(what=plain("there is no earlier champion to go back to"))
+            self.champion = self._earlier.pop()
+            return self.champion
+
+    def _answers(self, model: Any, frame: pd.DataFrame) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Return labels (None where the model cannot judge) and probabilities."""
+        matrix = _probabilities(model, self.buffer.inputs(frame))
+        judged = np.isfinite(matrix).all(axis=1)
+        labels = np.asarray(model.classes_)[np.nan_to_num(matrix).argmax(axis=1)]
+        if not judged.all():
+            labels = labels.astype(object)
+            labels[~judged] = None
+        return labels, matrix
+
+    def _in_use(self) -> Challenger:
+        if self.champion is None:
+            raise LearnerError(what=plain("no model in use; call promote(fit(force=True)) first"))
+        return self.champion
+
+    def _framed(self, pool: Any) -> pd.DataFrame:
+        """Give the rows of an array the stored feature names."""
+        if isinstance(pool, pd.DataFrame):
+            return pool
+        array = np.asarray(pool)
+        names = self.buffer.columns
+        if array.ndim != 2 or array.shape[1] != len(names):
+            raise BadInput(name="pool", value=array.shape, remedy=f"must have the columns {names}")
+        return pd.DataFrame(array, columns=names)
+
+    def select(self, pool: Any, n: int, ids: ArrayLike | None = None) -> NDArray[np.intp]:
+        """Return the positions in `pool` of the `n` rows to ask a person about, the most wanted first.
+
+        Scores are the champion's, ties go by id; without a champion the order is random by `seed`. Rows that the
+        champion cannot judge come first; rows of the holdout never come.
+
+        Parameters
+        ----------
+        pool : DataFrame with the feature columns, or an array (m, features)
+        ids : array (m,) of stable ids; default the column task_id, else the row numbers
+        """
+        frame = self._framed(pool)
+        if ids is None and "task_id" in frame.columns:
+            ids = frame["task_id"].to_numpy()
+        names = np.arange(len(frame)) if ids is None else np.asarray(ids)
+        held = [] if ids is None else sorted(self._with_holdout(self.buffer.rows))
+        free = np.flatnonzero(~np.isin(names.astype(str), held))
+        rng = np.random.default_rng([self.seed, len(self.buffer.rows)])
+        if self.champion is None or not len(free):
+            return free[select(rng.random(len(free)), n, names[free])]
+        matrix = _probabilities(self.champion.model, self.buffer.inputs(frame.iloc[free]))
+        return free[select(score_pool(self._score, matrix, rng), n, names[free])]
+
+    def predict(self, frame: Any, probabilities: bool = False) -> pd.DataFrame:
+        """Return the champion's answers: columns label, confidence (share), model (version), index as in `frame`.
+
+        A row that the model cannot judge has label None and confidence NaN, which every policy sends to a person.
+        With `probabilities` a column of dicts {label: p} comes with it.
+        """
+        champion, frame = self._in_use(), self._framed(frame)
+        labels, matrix = self._answers(champion.model, frame)
+        answers: dict[str, Any] = {"label": labels, "confidence": matrix.max(axis=1), "model": champion.version}
+        if probabilities:
+            names = [str(label) for label in champion.model.classes_]
+            answers["probabilities"] = [dict(zip(names, row, strict=True)) for row in matrix.tolist()]
+        return pd.DataFrame(answers, index=frame.index)

@@ -1,0 +1,220 @@
+"""Stored models: one skops file each, beside a JSON record; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hitl_nb.errors import BadInput, LearnerError, ModelNotFound, UntrustedModel, plain
+from hitl_nb.learner.learner import Challenger
+
+#: types inside scikit-learn's models that skops does not know by itself; any other must be named by the caller
+TRUSTED = frozenset(
+    {
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.metrics._dist_metrics.EuclideanDistance64",
+        "sklearn.neighbors._kd_tree.KDTree",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.tree._tree.Tree",
+        "sklearn.utils._bunch.Bunch",
+    }
+)
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRecord:
+    """What is known of a stored model; the JSON beside it."""
+
+    #: name of the model, also of its files
+    version: str
+    #: when it was saved (ISO 8601), as the caller said
+    created_at: str
+    #: sha256 of the skops file, hex
+    sha256: str
+    #: name of the rows it was fitted to
+    data_hash: str
+    #: query strategy that chose them
+    strategy: str
+    #: weighting of the fit
+    weighting: str
+    #: rows it was fitted to
+    n_rows: int
+    #: rows of equal weight that carry as much
+    effective_size: float
+    #: figures of the fit and of the comparison
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    #: the policy in use with it, as `Policy.to_dict` writes it
+    policy: Mapping[str, Any] | None = None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write all or nothing: a temporary file beside it, then one rename."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _untrusted(record: ModelRecord, reason: str, types: Sequence[str] = ()) -> UntrustedModel:
+    return UntrustedModel(version=record.version, reason=plain(reason), types=list(types))
+
+
+def _restored(record: ModelRecord, content: bytes, trusted: Set[str]) -> Any:
+    """Return the model in a skops file, or refuse it by the names of its unknown types."""
+    import skops.io
+
+    try:
+        unknown = sorted(set(skops.io.get_untrusted_types(data=content)) - trusted)
+        if not unknown:
+            return skops.io.loads(content, trusted=sorted(trusted))
+    except Exception as error:
+        raise _untrusted(record, f"the file cannot be read ({type(error).__name__}: {error})") from error
+    raise _untrusted(record, f"it holds types that are not on the list: {', '.join(unknown)}", unknown)
+
+
+class ModelStore:
+    """Models in a folder, with a pointer to the one in use.
+
+    A model is loaded only if its file is the one that was saved (sha256) and holds no types beyond those skops and
+    `TRUSTED` know. The record is a guard against accidents; the list of types is the guard against hostile files.
+
+    Examples
+    --------
+    >>> from sklearn.dummy import DummyClassifier
+    >>> model = DummyClassifier().fit([[0]], ["a"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = ModelStore(folder)
+    ...     record = store.save(Challenger(model=model, version="v1"), created_at=datetime(2026, 1, 1))
+    ...     print(store.use("v1").version, store.load().model.predict([[0]]))
+    v1 ['a']
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, version: str, ending: str) -> Path:
+        if not isinstance(version, str) or not _VERSION.fullmatch(version):
+            raise BadInput(name="version", value=version, remedy="use letters, digits, '.', '_' and '-' only")
+        return self.folder / f"{version}.{ending}"
+
+    def save(
+        self,
+        challenger: Challenger,
+        *,
+        created_at: datetime | str,
+        policy: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> ModelRecord:
+        """Store a model with its record and return the record; the pointer stays.
+
+        Parameters
+        ----------
+        created_at : the time, from the caller
+        policy, metrics : kept in the record; `metrics` are added to those of the fit
+
+        Raises
+        ------
+        BadInput : the version exists; a stored model is never overwritten
+        """
+        import skops.io
+
+        path, record_path = self._path(challenger.version, "skops"), self._path(challenger.version, "json")
+        if record_path.exists():
+            raise BadInput(name="version", value=challenger.version, remedy="is stored already; use a new version")
+        content = skops.io.dumps(challenger.model)
+        names = {field.name for field in fields(ModelRecord)} & {field.name for field in fields(Challenger)}
+        given = {name: getattr(challenger, name) for name in names} | {"policy": policy}
+        given["metrics"] = {**challenger.metrics, **(metrics or {})}
+        at = created_at.isoformat() if isinstance(created_at, datetime) else created_at
+        record = ModelRecord(created_at=at, sha256=hashlib.sha256(content).hexdigest(), **given)
+        text = json.dumps(asdict(record), sort_keys=True, indent=1)
+        _write(path, content)
+        _write(record_path, text.encode())
+        return record
+
+    def record(self, version: str) -> ModelRecord:
+        """Return the record of a stored model, or raise `ModelNotFound`."""
+        path = self._path(version, "json")
+        if not path.exists():
+            raise ModelNotFound(version=version, path=str(self.folder), known=[r.version for r in self.records()])
+        return ModelRecord(**json.loads(path.read_text(encoding="utf-8")))
+
+    def records(self) -> list[ModelRecord]:
+        """Return all records, oldest first."""
+        records = (self.record(path.stem) for path in self.folder.glob("*.json"))
+        return sorted(records, key=lambda r: (r.created_at, r.version))
+
+    def load(self, version: str | None = None, trusted: Sequence[str] = ()) -> Challenger:
+        """Return a stored model; without a version the one in use.
+
+        Parameters
+        ----------
+        trusted : full names of further types to accept, for estimators of your own
+
+        Raises
+        ------
+        UntrustedModel : the file was altered, or holds types that are not on the list (`types`)
+        ModelNotFound : no such version, or none in use
+        """
+        record = self.record(version if version is not None else self._history()[-1])
+        try:
+            content = self._path(record.version, "skops").read_bytes()
+        except FileNotFoundError:
+            raise _untrusted(record, "its file is gone") from None
+        if hashlib.sha256(content).hexdigest() != record.sha256:
+            raise _untrusted(record, "the file is not the one that was saved (sha256 differs)")
+        model = _restored(record, content, TRUSTED | set(trusted))
+        names = {field.name for field in fields(Challenger)} - {"model"}
+        return Challenger(model=model, **{name: getattr(record, name) for name in names})
+
+    # -- the pointer ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _pointer(self) -> Path:
+        return self.folder / "in-use"
+
+    def _history(self) -> list[str]:
+        """Return the versions that were put in use, the present one last."""
+        history: list[str] = json.loads(self._pointer.read_text()) if self._pointer.exists() else []
+        if not history:
+            known = [record.version for record in self.records()]
+            raise ModelNotFound(version="in use", path=str(self.folder), known=known)
+        return history
+
+    def latest(self) -> ModelRecord | None:
+        """Return the record of the model in use, or None."""
+        return self.record(self._history()[-1]) if self._pointer.exists() else None
+
+    def use(self, version: str) -> ModelRecord:
+        """Put a stored version in use; one atomic write."""
+        record = self.record(version)
+        history = self._history() if self._pointer.exists() else []
+        _write(self._pointer, json.dumps([*history, version]).encode())
+        return record
+
+    def rollback(self) -> ModelRecord:
+        """Put the version before this one in use again and return its record."""
+        history = self._history()[:-1]
+        if not history:
+            raise LearnerError(what=plain("there is no earlier model to go back to"))
+        record = self.record(history[-1])
+        _write(self._pointer, json.dumps(history).encode())
+        return record

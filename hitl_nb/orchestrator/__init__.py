@@ -1,0 +1,5 @@
+"""Orchestrator: policy meets queue."""
+
+from hitl_nb.orchestrator.orchestrator import Orchestrator
+
+__all__ = ["Orchestrator"]

@@ -1,0 +1,123 @@
+"""Inputs and predictions side by side, as columns: what rules look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hitl_nb.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = np.ndarray[Any, Any]
+
+
+class Batch(Mapping[str, Array]):
+    """``n`` inputs with their predictions.
+
+    ``batch["amount"]`` and ``batch["input.amount"]`` are the input field, ``batch["prediction.label"]`` a field of the
+    prediction, ``batch["confidence"]`` the confidence as float64 with NaN where it is unknown; each of shape (n,).
+
+    >>> batch = Batch.from_rows([{"amount": 3}], [{"label": "ok", "confidence": "high"}])
+    >>> batch["amount"].tolist(), batch["confidence"].tolist()
+    ([3], [nan])
+    """
+
+    def __init__(self, n: int, column: Callable[[str, str], Array | None], names: Sequence[str]) -> None:
+        self.n = n
+        self._column = column
+        self._names = tuple(names)
+        self._cache: dict[str, Array] = {}
+
+    @classmethod
+    def from_rows(cls, inputs: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]) -> Batch:
+        """Build a batch from dicts, one input and one prediction a row."""
+        sides = {"input": inputs, "prediction": predictions}
+
+        def column(side: str, name: str) -> Array | None:
+            if not any(name in row for row in sides[side]):
+                return None
+            return objects([row.get(name) for row in sides[side]])
+
+        return cls(len(inputs), column, [f"{side}.{name}" for side, rows in sides.items() for name in _keys(rows)])
+
+    @classmethod
+    def from_frames(cls, inputs: pd.DataFrame, predictions: pd.DataFrame) -> Batch:
+        """Build a batch from two frames of the same index."""
+        sides = {"input": inputs, "prediction": predictions}
+
+        def column(side: str, name: str) -> Array | None:
+            return sides[side][name].to_numpy() if name in sides[side].columns else None
+
+        return cls(len(inputs), column, [f"{side}.{name}" for side, frame in sides.items() for name in frame.columns])
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the column, or ``default`` where no row has it."""
+        side, dot, rest = name.partition(".")
+        if name == "confidence":
+            return self.confidence
+        found = self._column(side, rest) if dot and side in ("input", "prediction") else self._column("input", name)
+        return default if found is None else found
+
+    def __getitem__(self, name: str) -> Array:
+        found = self.get(name)
+        if found is None:
+            known = ", ".join(self._names[:20])
+            raise BadInput(name="field", value=name, remedy=f"no row has it; there are: {known}")
+        return np.asarray(found)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def rows(self) -> Iterator[Batch]:
+        """Yield each row as a batch of its own."""
+        for i in range(self.n):
+            yield Batch(1, lambda side, name, i=i: _slice(self._column(side, name), i), self._names)  # type: ignore[misc]
+
+    @property
+    def confidence(self) -> Array:
+        """Confidence, float64 of shape (n,); NaN: missing, no number, or outside 0..1."""
+        if "confidence" not in self._cache:
+            found = self.numbers("prediction.confidence")
+            with np.errstate(invalid="ignore"):
+                self._cache["confidence"] = np.where((found >= 0) & (found <= 1), found, np.nan)
+        return self._cache["confidence"]
+
+    def numbers(self, name: str) -> Array:
+        """Return a field as float64 of shape (n,), NaN where it is missing or no number; booleans are none."""
+        found = self.get(name) if name != "prediction.confidence" else self._column("prediction", "confidence")
+        if found is None:
+            return np.full(self.n, np.nan)
+        if found.dtype.kind in "iuf":
+            return found.astype(np.float64)
+        if found.dtype.kind == "O":
+            return np.fromiter((_number(value) for value in found), np.float64, self.n)
+        return np.full(self.n, np.nan)
+
+
+def _slice(column: Array | None, i: int) -> Array | None:
+    return None if column is None else column[i : i + 1]
+
+
+def _keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(str(key) for row in rows for key in row))
+
+
+def objects(values: Sequence[Any]) -> Array:
+    """Return a one-dimensional object array, whatever the values are."""
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return float("nan")
+    try:
+        return float(value)
+    except OverflowError:
+        return float("nan")

@@ -1,0 +1,95 @@
+"""Changes to a task from outside the review: replaced, withdrawn, reopened, scored anew, erased."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hitl_nb.errors import BadInput, IllegalMove
+from hitl_nb.payload import canonical, name
+from hitl_nb.queue.row import TaskRow
+from hitl_nb.queue.store import Transaction
+from hitl_nb.queue.submit import model_of, texts
+from hitl_nb.task import OPEN, Move, Reviewer, Status
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forgotten:
+    """What an erasure did."""
+
+    #: tasks whose payload is gone
+    tasks: tuple[str, ...]
+    #: those of them that were open, and are withdrawn now
+    withdrawn: tuple[str, ...]
+
+
+def replace(tx: Transaction, task_id: str, input_data: Any, ai_prediction: Any, confidence: float | None) -> TaskRow:
+    """Put a new payload in the place of the old one; leases and answers to the old one are void."""
+    row = tx.task(task_id)
+    new = texts(input_data, ai_prediction)
+    if row.status not in OPEN:
+        remedy = "only open tasks can be replaced; submit a new one"
+        raise IllegalMove(task_id=task_id, status=row.status, move="replace", remedy=remedy)
+    for kind, text in new.items():
+        tx.store(task_id, row.version + 1, kind, text)
+    back = Status(row.came_from) if row.status == Status.CLAIMED else Status(row.status)
+    void = {"holder": None, "lease_until": None, "came_from": None, "standing": "[]", "version": row.version + 1}
+    return tx.move(row, Move.REPLACE, back, confidence=confidence, model=model_of(ai_prediction), **void)
+
+
+def withdraw(tx: Transaction, task_id: str, reason: str | None) -> TaskRow:
+    """Take a task back; whoever waits is told."""
+    row = tx.task(task_id)
+    if row.status not in OPEN:
+        remedy = "only open tasks can be withdrawn"
+        raise IllegalMove(task_id=task_id, status=row.status, move="withdraw", remedy=remedy)
+    about: dict[str, Any] = {}
+    if reason is not None:
+        tx.store(task_id, tx.seq + 1, "remark", canonical(str(reason), "reason"))
+        about = {"remark": tx.seq + 1}
+    freed = {"holder": None, "lease_until": None, "due_at": None}
+    return tx.move(row, Move.WITHDRAW, Status.WITHDRAWN, about=about, **freed)
+
+
+def reopen(tx: Transaction, task_id: str) -> TaskRow:
+    """Ask again after a deadline denied a task; it has no deadline any more."""
+    row = tx.task(task_id)
+    freed = {"deadline": None, "due_at": None, "overdue": False, "standing": "[]"}
+    return tx.move(row, Move.REOPEN, Status.PENDING, **freed)
+
+
+def forget(tx: Transaction, subject: str) -> Forgotten:
+    """Erase everything personal about a subject; facts and times stay in the log."""
+    body = canonical(name("subject", subject), "subject")
+    rows = [tx.task(str(task_id)) for (task_id,) in tx.rows("subject_tasks", subject=body)]
+    if not rows:
+        raise BadInput(name="subject", value=subject, remedy="no task is about this subject; nothing was erased")
+    open_ones = [row.task_id for row in rows if row.status in OPEN]
+    for row in rows:
+        if row.task_id in open_ones:
+            row = withdraw(tx, row.task_id, None)
+        tx.rows("erase", task_id=row.task_id)
+        tx.mark(row, "forget", erased_at=tx.now, key_hash=None)
+    return Forgotten(tasks=tuple(row.task_id for row in rows), withdrawn=tuple(open_ones))
+
+
+def deliver(tx: Transaction, row: TaskRow, to: str) -> TaskRow:
+    """Log that somebody received the answer; from then on it cannot be undone."""
+    if row.delivered == row.final:
+        return row
+    told = {"delivered_at": tx.now, "delivered": row.final}
+    return tx.move(row, Move.DELIVER, Status.REVIEWED, actor=Reviewer.of(to).id, **told)
+
+
+def rescore(tx: Transaction, task_id: str, prediction: dict[str, Any], columns: dict[str, Any]) -> TaskRow:
+    """Give a waiting task the answer of a new model: order, confidence and reasons follow it."""
+    row = tx.task(task_id)
+    tx.store(task_id, row.version + 1, "input", _input(tx, row))
+    tx.store(task_id, row.version + 1, "prediction", canonical(prediction, "prediction"))
+    about = {"model": model_of(prediction), "from_model": row.model}
+    return tx.move(row, Move.RESCORE, Status.PENDING, about=about, version=row.version + 1, **columns)
+
+
+def _input(tx: Transaction, row: TaskRow) -> str:
+    rows = tx.rows("get_payload", task_id=row.task_id)
+    return str(next(body for version, kind, body in rows if kind == "input" and version == row.version))

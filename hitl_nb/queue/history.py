@@ -1,0 +1,184 @@
+"""The queue as frames: decisions with their answers, training rows, annotations; and exports of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hitl_nb.errors import BadInput
+from hitl_nb.payload import parse
+from hitl_nb.queue.row import TaskRow, fold
+from hitl_nb.queue.store import Transaction, payloads
+from hitl_nb.task import Move, Priority, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FLAGS = ("is_anomalous", "high_value_transaction", "irreversible", "regulated")
+_TIMES = ("at_time", "deadline", "claimed_at", "reviewed_at")
+#: tasks whose payloads are read at once
+_PAGE = 1000
+
+
+def history(tx: Transaction, inputs: bool) -> pd.DataFrame:
+    """Return every decision with its answer, one line a task."""
+    import pandas as pd
+
+    frame = tx.engine.arrow("history").to_pandas()
+    for name in ("prediction", "label", *_FLAGS):
+        frame[name] = _parsed(frame[name])
+    frame["task_id"] = frame["task_id"].astype(str)
+    frame["wrong"] = frame["wrong"].astype("boolean")
+    frame["priority"] = frame["priority"].map({rank: str(Priority.ranked(rank)) for rank in (0, 1, 2)})
+    frame["reasons"] = _each(frame["reasons"], lambda text: tuple(r["rule"] for r in json.loads(text)))
+    for name in _TIMES:
+        frame[name] = pd.to_datetime(frame[name]).dt.tz_localize("UTC")
+    return frame if not inputs else frame.merge(_inputs(tx), on="task_id", how="left")
+
+
+def _parsed(column: pd.Series[Any]) -> pd.Series[Any]:
+    return _each(column, parse)
+
+
+def _each(column: pd.Series[Any], convert: Any) -> pd.Series[Any]:
+    """Convert each distinct text once."""
+    import pandas as pd
+
+    texts = column.dropna().unique().tolist()
+    known = {text: convert(text) for text in texts}
+    return pd.Series([known.get(text, pd.NA) for text in column], index=column.index, dtype=object)
+
+
+def _inputs(tx: Transaction) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [{"task_id": str(task_id)} | _scalars(parse(body)) for task_id, body in tx.rows("inputs")]
+    frame = pd.DataFrame(rows if rows else {"task_id": []}).convert_dtypes(convert_string=False)
+    frame["task_id"] = frame["task_id"].astype(str)
+    return frame
+
+
+def _scalars(data: dict[str, Any]) -> dict[str, Any]:
+    return {f"input.{k}": v for k, v in data.items() if v is None or isinstance(v, (str, int, float, bool))}
+
+
+def training_frame(tx: Transaction, as_of: datetime | None) -> pd.DataFrame:
+    """Return the answers that hold as training rows, as they stood at a time."""
+    import pandas as pd
+
+    until = datetime.max if as_of is None else as_of
+    rows = [row for row in _folded(tx, until) if row.status == Status.REVIEWED and row.erased_at is None]
+    lines = [_training_line(row, found) for row, found in _with_payload(tx, rows)]
+    columns = ["task_id", "label", "confidence", "weight", "source", "outcome"]
+    frame = pd.DataFrame(lines, columns=None if lines else columns)
+    features = [name for name in frame.columns if name not in columns]
+    return frame[["task_id", *features, *columns[1:]]]
+
+
+def _training_line(row: TaskRow, found: dict[str, Any]) -> dict[str, Any]:
+    label = None
+    if row.outcome == "approve":
+        label = (found.get("prediction") or {}).get("label")
+    elif row.outcome == "correct":
+        label = (found["answers"].get(("correction", row.final)) or {}).get("label")
+    adjudicated = row.reviews_required > 1 and row.final is not None and row.answers > row.reviews_required
+    source = "adjudication" if adjudicated else "audit" if row.audit else "human_review"
+    features = {k: v for k, v in (found.get("input") or {}).items() if not isinstance(v, (dict, list))}
+    known = 0.5 if row.confidence is None else row.confidence
+    facts = {"label": label, "confidence": row.confidence, "weight": 1 / (known + 0.01)}
+    return {"task_id": row.task_id, **features, **facts, "source": source, "outcome": row.outcome}
+
+
+def annotations(tx: Transaction) -> pd.DataFrame:
+    """Return every answer that stands as one line: task, worker, label."""
+    import pandas as pd
+
+    lines = []
+    rows = [row for row in _folded(tx, datetime.max) if row.standing != "[]" and row.erased_at is None]
+    outcomes = _outcomes(tx, rows)
+    for row, found in _with_payload(tx, rows):
+        for number, reviewer in json.loads(row.standing):
+            lines.append({"task": row.task_id, "worker": reviewer, "label": _label(found, outcomes, row, number)})
+    return pd.DataFrame(lines, columns=["task", "worker", "label"])
+
+
+def _label(found: dict[str, Any], outcomes: dict[tuple[str, int], str], row: TaskRow, number: int) -> Any:
+    outcome = outcomes[row.task_id, number]
+    if outcome == "approve":
+        return (found.get("prediction") or {}).get("label")
+    return (found["answers"].get(("correction", number)) or {}).get("label") if outcome == "correct" else "rejected"
+
+
+def _outcomes(tx: Transaction, rows: list[TaskRow]) -> dict[tuple[str, int], str]:
+    found = {}
+    for page in _pages([row.task_id for row in rows]):
+        for event in tx.events("events_of_tasks", task_ids=page):
+            if event.move == Move.REVIEW:
+                found[str(event.task_id), event.facts["number"]] = event.facts["outcome"]
+    return found
+
+
+def _folded(tx: Transaction, until: datetime) -> Iterator[TaskRow]:
+    """Yield the tasks that people touched, as they stood at a time."""
+    ids = sorted({str(row[0]) for row in tx.rows("answered_until", until=until)})
+    for page in _pages(ids):
+        rows: dict[str, TaskRow] = {}
+        for event in tx.events("events_of_tasks", task_ids=page):
+            if event.at_time <= until:
+                rows[str(event.task_id)] = fold(rows.get(str(event.task_id)), event)
+        yield from rows.values()
+
+
+def _pages(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[i : i + _PAGE] for i in range(0, len(ids), _PAGE))
+
+
+def _with_payload(tx: Transaction, rows: list[TaskRow]) -> Iterator[tuple[TaskRow, dict[str, Any]]]:
+    by_id = {row.task_id: row for row in rows}
+    for page in _pages(list(by_id)):
+        texts: dict[str, list[Any]] = {task_id: [] for task_id in page}
+        for task_id, *rest in tx.rows("get_payloads", task_ids=page):
+            texts[str(task_id)].append(tuple(rest))
+        for task_id in page:
+            yield by_id[task_id], payloads(texts[task_id], by_id[task_id])
+
+
+def export(tx: Transaction, path: str, inputs: bool) -> int:
+    """Write the history to a file by its ending and return the number of lines."""
+    target = Path(path)
+    writers = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines}
+    if target.suffix not in writers:
+        raise BadInput(name="path", value=path, remedy=f"end it in {', '.join(writers)}")
+    if not target.parent.is_dir():
+        raise BadInput(name="path", value=path, remedy=f"the folder {target.parent} does not exist; create it")
+    frame = history(tx, inputs)
+    frame["reasons"] = frame["reasons"].map(list)
+    unfinished = target.with_name(f".{target.name}.part")
+    writers[target.suffix](frame, unfinished)
+    os.replace(unfinished, target)
+    return len(frame)
+
+
+def _texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Labels may be of any kind: as JSON text they keep it."""
+    import pandas as pd
+
+    for name in ("prediction", "label", *_FLAGS):
+        frame[name] = [None if v is pd.NA else json.dumps(v, ensure_ascii=False) for v in frame[name]]
+    return frame
+
+
+def _parquet(frame: pd.DataFrame, path: Path) -> None:
+    _texts(frame).to_parquet(path, index=False)
+
+
+def _csv(frame: pd.DataFrame, path: Path) -> None:
+    _texts(frame).to_csv(path, index=False)
+
+
+def _json_lines(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_json(path, orient="records", lines=True, date_format="iso", force_ascii=False)

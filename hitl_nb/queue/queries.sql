@@ -1,0 +1,170 @@
+-- Every statement of the queue: a name, a sentence, the statement. ``:name`` is a parameter.
+
+-- create_meta: Facts about the file itself.
+CREATE TABLE meta (name VARCHAR NOT NULL, value VARCHAR NOT NULL);
+
+-- create_payload: The only table with personal data and the only one where rows are erased.
+CREATE TABLE payload (task_id UUID NOT NULL, version INTEGER NOT NULL, kind VARCHAR NOT NULL, body VARCHAR NOT NULL);
+
+-- create_event: The append-only log.
+CREATE TABLE event (
+    seq BIGINT NOT NULL, task_id UUID, move VARCHAR NOT NULL, at_time TIMESTAMP NOT NULL, actor VARCHAR,
+    attempt INTEGER, submit_id VARCHAR, confidence DOUBLE, audit_uniform DOUBLE, value DOUBLE, body VARCHAR NOT NULL
+);
+
+-- create_task: Where each task stands; derived from the log.
+CREATE TABLE task (
+    task_id UUID NOT NULL, status VARCHAR NOT NULL, priority TINYINT NOT NULL, confidence DOUBLE, expertise VARCHAR,
+    created_at TIMESTAMP NOT NULL, deadline TIMESTAMP, due_at TIMESTAMP, attempt INTEGER NOT NULL, holder VARCHAR,
+    lease_until TIMESTAMP, claimed_at TIMESTAMP, came_from VARCHAR, returns INTEGER NOT NULL, level INTEGER NOT NULL,
+    overdue BOOLEAN NOT NULL, version INTEGER NOT NULL, answers INTEGER NOT NULL, standing VARCHAR NOT NULL,
+    skipped VARCHAR NOT NULL, final INTEGER, outcome VARCHAR, reviewer VARCHAR, reviewed_at TIMESTAMP,
+    delivered_at TIMESTAMP, delivered INTEGER NOT NULL, reviews_required INTEGER NOT NULL, consensus VARCHAR NOT NULL, on_deadline VARCHAR NOT NULL,
+    escalation VARCHAR NOT NULL, audit BOOLEAN NOT NULL, audit_uniform DOUBLE, audit_probability DOUBLE,
+    review_probability DOUBLE, hard BOOLEAN NOT NULL, reasons VARCHAR NOT NULL, model VARCHAR, policy VARCHAR,
+    grouping VARCHAR, value DOUBLE, key_hash BIGINT, erased_at TIMESTAMP
+);
+
+-- put_meta: Remember a fact about the file.
+INSERT INTO meta VALUES (:name, :value);
+
+-- get_meta: Read the facts about the file.
+SELECT name, value FROM meta;
+
+-- last_seq: Where the log ends, and its last time.
+SELECT coalesce(max(seq), 0), max(at_time) FROM event;
+
+-- get_task: One task.
+SELECT * FROM task WHERE task_id = :task_id;
+
+-- get_tasks: Several tasks.
+SELECT * FROM task WHERE task_id = ANY(:task_ids) ORDER BY task_id;
+
+-- get_payload: All payloads of one task.
+SELECT version, kind, body FROM payload WHERE task_id = :task_id;
+
+-- get_payloads: All payloads of several tasks.
+SELECT task_id, version, kind, body FROM payload WHERE task_id = ANY(:task_ids);
+
+-- events_of: The log of one task.
+SELECT * FROM event WHERE task_id = :task_id ORDER BY seq;
+
+-- events_of_tasks: The log of several tasks.
+SELECT * FROM event WHERE task_id = ANY(:task_ids) ORDER BY seq;
+
+-- events_since: The log after a place.
+SELECT * FROM event WHERE seq > :since ORDER BY seq LIMIT :limit;
+
+-- answered_until: Tasks that somebody had answered at a time.
+SELECT DISTINCT task_id FROM event WHERE move = 'review' AND at_time <= :until;
+
+-- events_by_task: The log of all tasks, task by task.
+SELECT * FROM event WHERE task_id IS NOT NULL ORDER BY task_id, seq;
+
+-- event_by_submit: The answer that a client gave under an id.
+SELECT * FROM event WHERE submit_id = :submit_id LIMIT 1;
+
+-- known_policy: Whether a policy is in the log.
+SELECT body FROM event WHERE move = 'policy' AND actor = :fingerprint LIMIT 1;
+
+-- known_keys: Tasks whose key has one of these hashes.
+SELECT task_id, key_hash FROM task WHERE key_hash = ANY(:hashes);
+
+-- all_keys: Tasks that have a key.
+SELECT task_id, key_hash FROM task WHERE key_hash IS NOT NULL;
+
+-- candidates: What a reviewer could claim next, best first.
+SELECT * FROM task
+WHERE (status = 'pending_review' OR (status = 'disputed' AND :adjudicates))
+  AND (expertise IS NULL OR expertise = ANY(:expertises))
+  AND (position(:needle IN standing) = 0 OR (status = 'disputed' AND answers = 1))
+ORDER BY position(:needle IN skipped) > 0, priority DESC, deadline NULLS LAST, task_id
+LIMIT :n;
+
+-- open_tasks: What waits for a person, best first.
+SELECT * FROM task
+WHERE status IN ('pending_review', 'claimed', 'disputed')
+  AND (:expertise IS NULL OR expertise IS NULL OR expertise = :expertise)
+ORDER BY priority DESC, deadline NULLS LAST, task_id
+LIMIT :n;
+
+-- leases_out: Claims whose time is over.
+SELECT * FROM task WHERE status = 'claimed' AND lease_until <= :now ORDER BY task_id LIMIT :n;
+
+-- deadlines_due: Open tasks whose deadline acts now.
+SELECT * FROM task
+WHERE due_at <= :now AND (status IN ('pending_review', 'disputed') OR (status = 'claimed' AND NOT overdue)) ORDER BY task_id LIMIT :n;
+
+-- next_due: When the next lease or deadline is due.
+SELECT min(CASE WHEN status = 'claimed' AND (overdue OR due_at IS NULL OR lease_until < due_at) THEN lease_until
+                ELSE due_at END)
+FROM task WHERE status IN ('pending_review', 'claimed', 'disputed');
+
+-- backlog: How much waits, by expertise and priority.
+SELECT expertise, priority, count(*) FROM task
+WHERE status IN ('pending_review', 'claimed', 'disputed') GROUP BY ALL;
+
+-- recent_reviews: When the last answers were given.
+SELECT task.expertise, event.at_time FROM event JOIN task USING (task_id)
+WHERE event.move = 'review' ORDER BY event.seq DESC LIMIT :n;
+
+-- counts: How many tasks there are of each kind.
+SELECT status, audit, outcome, priority, expertise, overdue, count(*) FROM task GROUP BY ALL;
+
+-- reviewer_counts: How many answers each reviewer gave, from when to when.
+SELECT actor, count(*), min(at_time), max(at_time) FROM event WHERE move = 'review' GROUP BY actor ORDER BY 2 DESC, 1;
+
+-- keys: The ingest keys.
+SELECT task_id, body FROM payload WHERE kind = 'key';
+
+-- subject_tasks: Tasks about a subject.
+SELECT DISTINCT task_id FROM payload WHERE kind = 'subject' AND body = :subject;
+
+-- erase: Remove the payloads of a task.
+DELETE FROM payload WHERE task_id = :task_id;
+
+-- missing_payload: Tasks whose payload is gone without a logged erasure.
+SELECT task.task_id FROM task LEFT JOIN payload
+  ON payload.task_id = task.task_id AND payload.version = task.version AND payload.kind = 'input'
+WHERE payload.task_id IS NULL AND task.erased_at IS NULL LIMIT :n;
+
+-- stray_payload: Payloads of no task, or of an erased one.
+SELECT payload.task_id FROM payload LEFT JOIN task USING (task_id)
+WHERE task.task_id IS NULL OR task.erased_at IS NOT NULL LIMIT :n;
+
+-- doubled: Ids that stand twice.
+SELECT task_id FROM task GROUP BY task_id HAVING count(*) > 1 LIMIT :n;
+
+-- all_tasks: The whole table, in order.
+SELECT * FROM task ORDER BY task_id;
+
+-- clear_tasks: Empty the derived table before it is rebuilt.
+DELETE FROM task;
+
+-- history: Every decision with its answer.
+SELECT task.task_id, task.created_at AS at_time, task.confidence, json_extract(prediction.body, '$.label') AS prediction,
+       CASE task.outcome WHEN 'approve' THEN json_extract(prediction.body, '$.label')
+                         WHEN 'correct' THEN json_extract(correction.body, '$.label') END AS label,
+       CASE WHEN task.status = 'reviewed' THEN task.outcome <> 'approve' END AS wrong,
+       task.review_probability, CASE WHEN task.status = 'reviewed' THEN task.outcome END AS outcome, task.reviewer,
+       task.grouping AS "group", task.value, task.model, task.policy, task.status, task.priority, task.expertise,
+       task.deadline, task.reasons, task.hard,
+       json_extract(prediction.body, '$.is_anomalous') AS is_anomalous,
+       json_extract(prediction.body, '$.high_value_transaction') AS high_value_transaction,
+       json_extract(prediction.body, '$.irreversible') AS irreversible,
+       json_extract(prediction.body, '$.regulated') AS regulated,
+       task.audit_uniform, task.audit_probability, task.claimed_at, task.reviewed_at
+FROM task
+LEFT JOIN payload AS prediction
+  ON prediction.task_id = task.task_id AND prediction.version = task.version AND prediction.kind = 'prediction'
+LEFT JOIN payload AS correction
+  ON correction.task_id = task.task_id AND correction.version = task.final AND correction.kind = 'correction'
+ORDER BY task.task_id;
+
+-- inputs: Every input that was not erased.
+SELECT payload.task_id, payload.body FROM payload JOIN task
+  ON payload.task_id = task.task_id AND payload.version = task.version AND payload.kind = 'input'
+ORDER BY payload.task_id;
+
+-- double_audits: Audits that two people judged independently.
+SELECT task_id, standing FROM task WHERE audit AND reviews_required > 1 AND answers >= 2 AND erased_at IS NULL;

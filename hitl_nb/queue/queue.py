@@ -1,0 +1,397 @@
+"""ReviewQueue: what people and programs call. Each call is one unit of work over a store."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from hitl_nb.errors import BadInput, QueueClosed
+from hitl_nb.payload import digest, name, parse
+from hitl_nb.queue import answer, change, deadline, frame, history, read, submit, upkeep
+from hitl_nb.queue.backlog import Wait
+from hitl_nb.queue.ids import Array, Ids, as_text
+from hitl_nb.queue.row import TaskRow, rank
+from hitl_nb.queue.store import Store, Transaction
+from hitl_nb.task import Priority, Review, Reviewer, ReviewOutcome, ReviewTask, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: how long a claim holds
+LEASE = timedelta(minutes=10)
+#: time between two looks at leases and deadlines
+TICK = timedelta(seconds=1)
+#: most tasks or events that one call returns
+MAX_PAGE = 100_000
+
+
+class ReviewQueue:
+    """Keeps tasks until a person has answered them; loses, doubles and overwrites nothing.
+
+    Open one with ``hitl_nb.open_queue``. Every call is safe from any thread.
+
+    Examples
+    --------
+    >>> from hitl_nb import open_queue
+    >>> queue = open_queue(":memory:")
+    >>> task = queue.submit(input_data={"text": "hm"}, ai_prediction={"label": "spam"}, confidence=0.6, reason="unsure")
+    >>> [mine] = queue.claim("ann")
+    >>> queue.resolve(mine.task_id, "ann", "correct", {"label": "ham"}).answer
+    {'label': 'ham'}
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._ids = Ids()
+        self._stop = threading.Event()
+        self._policy: str | None = None
+
+    def __repr__(self) -> str:
+        return f"ReviewQueue({self.store.name!r})"
+
+    def __enter__(self) -> ReviewQueue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- submitting
+
+    def submit(
+        self, *, input_data: Mapping[str, Any], ai_prediction: Mapping[str, Any], confidence: float | None = None,
+        reason: str, priority: str | Priority | None = None, key: str | None = None, subject: str | None = None,
+        expertise: str | None = None, deadline: datetime | timedelta | None = None, on_deadline: str = "escalate",
+        escalation: Sequence[str] = (), reviews_required: int = 1, consensus: str = "majority", audit: bool | None = None,
+        model: str | None = None, policy: str | None = None, group: str | None = None, value: float | None = None,
+    ) -> ReviewTask:  # fmt: skip
+        """Ask a person about one model output.
+
+        Parameters
+        ----------
+        input_data, ai_prediction
+            What the model saw and what it answered; dicts with a canonical form.
+        confidence
+            0..1; anything else is unknown.
+        reason
+            Why a person is asked, in words.
+        priority
+            high, medium or low; by default from the confidence.
+        key
+            The caller's own id: the same key and content again returns the task that is there.
+        subject
+            Whom it is about, for ``forget``.
+        expertise
+            Who may judge it; None: anyone.
+        deadline
+            A timedelta from now, or an aware datetime.
+        on_deadline
+            escalate, hold or deny; never an approval.
+        escalation
+            Expertise of level 1, 2, …
+        reviews_required, consensus
+            How many people judge it, blind to each other, and how their answers become one.
+        audit, model, policy, group, value
+            Facts for the history.
+
+        Raises
+        ------
+        BadInput, NoCanonicalForm, TooLarge
+            Something cannot be stored; nothing was.
+        KeyConflict
+            The key came before with other content.
+        """
+        options = {
+            "confidence": confidence, "reason": reason, "priority": priority, "key": key, "subject": subject,
+            "expertise": expertise, "deadline": deadline, "on_deadline": on_deadline, "escalation": escalation,
+            "reviews_required": reviews_required, "consensus": consensus, "audit": audit, "model": model,
+            "policy": policy, "group": group, "value": value,
+        }  # fmt: skip
+
+        def work(tx: Transaction) -> ReviewTask:
+            task_id = str(as_text(self.new_ids(1))[0])
+            ready = submit.by_hand(input_data, ai_prediction, task_id=task_id, now=tx.now, **options)
+            return _shown(submit.store(tx, ready), ready.texts)
+
+        return self._write(work)
+
+    def new_ids(self, n: int) -> Array:
+        """Return ``n`` new task ids as uint64 of shape (n, 2), in order."""
+        return self._ids.make(n, self.store.now)
+
+    def store_decided(self, ready: submit.Submission, fingerprint: str, policy: Mapping[str, Any]) -> TaskRow:
+        """Store what a policy decided for one input."""
+
+        def work(tx: Transaction) -> TaskRow:
+            self._remember(tx, fingerprint, policy)
+            return submit.store(tx, ready)
+
+        return self._write(work)
+
+    def store_frame(
+        self, ready: frame.FrameSubmission, fingerprint: str, policy: Mapping[str, Any],
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[int, str]:  # fmt: skip
+        """Store what a policy decided for a frame, in one transaction; returns the tasks of keys known already."""
+
+        def work(tx: Transaction) -> dict[int, str]:
+            self._remember(tx, fingerprint, policy)
+            return frame.store_frame(tx, ready, progress)
+
+        return self._write(work)
+
+    def told(self, task_id: str) -> tuple[Status, ReviewTask]:
+        """Return what the caller was told when a task was submitted, and the task."""
+        return self._read(lambda tx: read.told(tx, task_id))
+
+    def _remember(self, tx: Transaction, fingerprint: str, policy: Mapping[str, Any]) -> None:
+        if fingerprint != self._policy:
+            submit.remember_policy(tx, fingerprint, policy)
+            self._policy = fingerprint
+
+    # -- reviewing
+
+    def claim(
+        self, reviewer: str | Reviewer, n: int = 1, expertise: str | None = None, lease: timedelta = LEASE
+    ) -> list[ReviewTask]:
+        """Take the best ``n`` tasks that the reviewer may judge, for the time of ``lease``; fewer if fewer wait."""
+        who = Reviewer.of(reviewer)
+        self._tick_if_due()
+        return self._write(lambda tx: read.as_tasks(tx, answer.claim(tx, who, n, expertise, lease)))
+
+    def resolve(
+        self, task_id: str, reviewer: str | Reviewer, outcome: str | ReviewOutcome,
+        correction: Mapping[str, Any] | None = None, comment: str | None = None, *, attempt: int | None = None,
+        submit_id: str | None = None, shown: str | None = None,
+    ) -> Review:  # fmt: skip
+        """Answer a task.
+
+        Parameters
+        ----------
+        task_id, reviewer, outcome
+            Which task, who, and approve, reject or correct.
+        correction
+            What is right instead: a dict or a pydantic model; for ``correct`` only.
+        comment
+            Free text.
+        attempt
+            The lease under which it was judged; None: the caller's own, or none at all if nobody holds the task.
+        submit_id
+            The client's id for this answer: sent again, it returns the first answer.
+        shown
+            ``ReviewTask.shown`` of what was judged; refused if the payload has changed since.
+
+        Raises
+        ------
+        LeaseLost, AlreadyReviewed, ItemChanged, SubmitConflict, NotQualified, TaskNotFound, BadInput
+            Nothing was stored.
+        """
+        who, said = Reviewer.of(reviewer), answer.Answer.of(outcome, correction, comment)
+        more = {"attempt": attempt, "submit_id": submit_id, "shown": shown}
+        return self._write(lambda tx: answer.resolve(tx, task_id, who, said, **more))
+
+    def release(self, task_id: str, reviewer: str | Reviewer, reason: str | None = None) -> None:
+        """Give a claimed task back; others get it first."""
+        who = Reviewer.of(reviewer)
+        self._write(lambda tx: answer.release(tx, task_id, who, reason))
+
+    def renew(self, task_ids: Iterable[str], reviewer: str | Reviewer, lease: timedelta = LEASE) -> None:
+        """Lengthen the reviewer's leases to ``lease`` from now; all of them or none."""
+        who, ids = Reviewer.of(reviewer), list(task_ids)
+        self._write(lambda tx: answer.renew(tx, ids, who, lease))
+
+    def undo(self, task_id: str, reviewer: str | Reviewer) -> None:
+        """Take the reviewer's own answer back; refused once it was delivered."""
+        who = Reviewer.of(reviewer)
+        self._write(lambda tx: answer.undo(tx, task_id, who))
+
+    def object(self, task_id: str, reviewer: str | Reviewer, comment: str) -> None:
+        """Ask for a second look at an answer; an adjudicator settles it, the first answer stays in the log."""
+        who = Reviewer.of(reviewer)
+        self._write(lambda tx: answer.object_(tx, task_id, who, comment))
+
+    # -- changing
+
+    def replace(
+        self, task_id: str, input_data: Mapping[str, Any], ai_prediction: Mapping[str, Any],
+        confidence: float | None = None,
+    ) -> None:  # fmt: skip
+        """Put a new payload in the place of an open task's old one; leases and answers to the old one are void."""
+        self._write(lambda tx: change.replace(tx, task_id, input_data, ai_prediction, confidence))
+
+    def withdraw(self, task_id: str, reason: str | None = None) -> None:
+        """Take an open task back; whoever waits for it is told."""
+        self._write(lambda tx: change.withdraw(tx, task_id, reason))
+
+    def reopen(self, task_id: str) -> None:
+        """Ask again about an expired task, without a deadline."""
+        self._write(lambda tx: change.reopen(tx, task_id))
+
+    def rescore(self, changes: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]) -> int:
+        """Give waiting tasks a new model's answer: (task id, prediction, columns); returns how many."""
+
+        def work(tx: Transaction) -> int:
+            return len([change.rescore(tx, *one) for one in changes if tx.task(one[0]).status == "pending_review"])
+
+        return self._write(work)
+
+    def forget(self, subject: str) -> change.Forgotten:
+        """Erase every payload about a subject; open tasks among them are withdrawn. Facts and times stay."""
+        found: change.Forgotten = self._write(lambda tx: change.forget(tx, subject))
+        self.store.checkpoint()
+        return found
+
+    def note(self, what: str, facts: Mapping[str, Any]) -> None:
+        """Log something about the queue itself, such as a promotion or a revoked certificate."""
+        self._write(lambda tx: tx.note(name("note", what), None, dict(facts)))
+
+    def tick(self) -> int:
+        """End leases that ran out and apply deadlines that passed; returns how many tasks it touched."""
+        touched = 0
+        while count := self._write(deadline.tick):
+            touched += count
+        self.store.backlog.next_due = self._read(lambda tx: tx.rows("next_due")[0][0])
+        return touched
+
+    def _tick_if_due(self) -> None:
+        due = self.store.backlog.next_due
+        if due is not None and due <= self.store.now:
+            self.tick()
+
+    def start_ticking(self) -> None:
+        """Look at leases and deadlines each second, until the queue is closed or forgotten."""
+        alive = weakref.ref(self)
+
+        def run() -> None:
+            while not self_stop.wait(TICK.total_seconds()):
+                queue = alive()
+                if queue is None:
+                    return
+                with suppress(QueueClosed):  # closed between two looks
+                    queue._tick_if_due()
+                del queue
+
+        self_stop = self._stop
+        threading.Thread(target=run, name="hitl_nb-tick", daemon=True).start()
+
+    # -- waiting
+
+    def deliver(self, task_id: str, to: str, after: int = 0) -> Review | None:
+        """Return the answer that holds and log that it was delivered; None while there is none.
+
+        Parameters
+        ----------
+        task_id, to
+            Which task, and who receives the answer.
+        after
+            Number of an answer already known; only a later one is returned.
+        """
+        self._tick_if_due()
+        if self._read(lambda tx: read.answer_of(tx, task_id, after))[1] is None:
+            return None
+
+        def work(tx: Transaction) -> Review | None:
+            row, review = read.answer_of(tx, task_id, after)
+            if review is not None:
+                change.deliver(tx, row, to)
+            return review
+
+        return self._write(work)
+
+    def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` after each change of a task; returns what ends it."""
+        return self.store.watch(task_id, wake)
+
+    def level(self, task_id: str) -> tuple[int, str | None]:
+        """Return the escalation level of a task and the expertise that it asks for."""
+        row = self._read(lambda tx: tx.task(task_id))
+        return row.level, row.expertise
+
+    # -- reading
+
+    def pending(self, expertise: str | None = None, limit: int = 20) -> list[ReviewTask]:
+        """Return the open tasks, best first; with ``expertise`` those that such a person may judge."""
+        return self._read(lambda tx: read.pending(tx, expertise, _page(limit)))
+
+    def get(self, task_id: str) -> ReviewTask:
+        """Return one task with the answers that stand."""
+        return self._read(lambda tx: read.get(tx, task_id))
+
+    def stats(self) -> read.Stats:
+        """Return counts over the whole queue."""
+        return self._read(read.stats)
+
+    def events(self, since: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return the log after event number ``since``, oldest first."""
+        return self._read(lambda tx: read.events(tx, since, _page(limit)))
+
+    def explain(self, task_id: str) -> str:
+        """Say in plain words why a task was sent, by which rule, policy and model, and what happened to it."""
+        return self._read(lambda tx: read.explain(tx, task_id))
+
+    def estimated_wait(self, expertise: str | None = None, priority: str | Priority | None = None) -> Wait | None:
+        """Return how long a new task would wait: the backlog ahead over the measured rate; None before it is known."""
+        return self.store.backlog.wait(expertise, None if priority is None else rank(priority))
+
+    def history(self, inputs: bool = False) -> pd.DataFrame:
+        """Return every decision with its answer, one line a task; ``inputs`` adds the scalar input fields."""
+        return self._read(lambda tx: history.history(tx, inputs))
+
+    def training_frame(self, as_of: datetime | None = None) -> pd.DataFrame:
+        """Return the answers that hold as training rows, as they stood at ``as_of`` (aware; None: now)."""
+        until = None if as_of is None else submit.deadline(as_of, datetime.min)
+        return self._read(lambda tx: history.training_frame(tx, until))
+
+    def annotations(self) -> pd.DataFrame:
+        """Return every answer that stands as one line: task, worker, label."""
+        return self._read(history.annotations)
+
+    def export(self, path: str, inputs: bool = False) -> int:
+        """Write the history to a .parquet, .csv or .jsonl file; returns the number of lines."""
+        return self._read(lambda tx: history.export(tx, str(path), inputs))
+
+    # -- upkeep
+
+    def verify(self) -> list[str]:
+        """Return what is wrong with the file, in words; an empty list means that everything agrees."""
+        return self._read(upkeep.verify)
+
+    def rebuild(self) -> int:
+        """Write the task table anew from the log; returns the number of tasks."""
+        count: int = self._write(upkeep.rebuild)
+        self.store.recount()
+        return count
+
+    def backup(self, path: str) -> None:
+        """Copy the whole queue to a new file while it is in use."""
+        self.store.backup(str(path))
+
+    @property
+    def closed(self) -> bool:
+        """Whether the queue was closed."""
+        return self._stop.is_set()
+
+    def close(self) -> None:
+        """Give the file free; safe to call twice."""
+        self._stop.set()
+        self.store.close()
+
+    def _write(self, work: Callable[[Transaction], Any]) -> Any:
+        return self.store.write(work)
+
+    def _read(self, work: Callable[[Transaction], Any]) -> Any:
+        return self.store.read(work)
+
+
+def _shown(row: TaskRow, texts: Mapping[str, str]) -> ReviewTask:
+    sides = (texts["input"], texts["prediction"])
+    return read.as_task(row, {kind: parse(text) for kind, text in texts.items()} | {"shown": digest(*sides)})
+
+
+def _page(limit: int) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
+        raise BadInput(name="limit", value=limit, remedy=f"pass 1 to {MAX_PAGE}")
+    return limit

@@ -1,0 +1,240 @@
+"""What the queue tells: tasks, reviews, events, counts, and why a thing happened, in plain words."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from hitl_nb.errors import IllegalMove, TaskExpired, TaskWithdrawn
+from hitl_nb.queue.row import EventRow, TaskRow, aware, load_reasons
+from hitl_nb.queue.store import Transaction, payloads
+from hitl_nb.task import OPEN, Move, Priority, Review, ReviewOutcome, ReviewTask, Status
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stats:
+    """Counts over the whole queue."""
+
+    #: tasks by status
+    status: dict[str, int] = field(default_factory=dict)
+    #: answers that hold, by outcome
+    outcome: dict[str, int] = field(default_factory=dict)
+    #: open tasks by priority
+    open_by_priority: dict[str, int] = field(default_factory=dict)
+    #: open tasks by expertise; None: anyone
+    open_by_expertise: dict[str | None, int] = field(default_factory=dict)
+    #: open tasks whose deadline has passed
+    overdue: int = 0
+    #: random audits drawn
+    audits: int = 0
+    #: random audits judged
+    audited: int = 0
+    #: random audits in which the reviewer disagreed with the model
+    disagreed: int = 0
+    #: answers by reviewer
+    reviewers: dict[str, int] = field(default_factory=dict)
+    #: all tasks, auto-approved ones included
+    total: int = 0
+
+    @property
+    def automatic_share(self) -> float | None:
+        """Share decided without a person's prior look, audits included; None for an empty queue."""
+        if not self.total:
+            return None
+        return (self.status.get(Status.AUTO_APPROVED, 0) + self.audits) / self.total
+
+
+def review_of(event: EventRow, said: Mapping[tuple[str, int], Any], found: Mapping[str, Any]) -> Review:
+    """Return the review of a logged answer; ``found`` is the payload, ``said`` what reviewers wrote."""
+    facts = event.facts
+    number, outcome = facts["number"], ReviewOutcome(facts["outcome"])
+    correction = said.get(("correction", number))
+    answers = {ReviewOutcome.APPROVE: found.get("prediction"), ReviewOutcome.CORRECT: correction}
+    claimed = facts.get("claimed_at")
+    return Review(
+        task_id=str(event.task_id),
+        reviewer=event.actor or "",
+        outcome=outcome,
+        correction=correction,
+        comment=said.get(("comment", number)),
+        at_time=_utc(event.at_time),
+        claimed_at=None if claimed is None else aware(datetime.fromisoformat(claimed)),
+        attempt=event.attempt or 0,
+        number=number,
+        version=facts["version"],
+        shown=facts["shown"],
+        submit_id=event.submit_id,
+        adjudication=facts["adjudication"],
+        answer=answers.get(outcome),
+    )
+
+
+def _utc(when: datetime) -> datetime:
+    return aware(when) or when
+
+
+def as_task(row: TaskRow, found: Mapping[str, Any], reviews: Iterable[Review] = ()) -> ReviewTask:
+    """Return a row with its payload as the record that people see."""
+    reasons = load_reasons(row.reasons, dict(found), row.confidence)
+    return ReviewTask(
+        task_id=row.task_id,
+        input_data=found.get("input"),
+        ai_prediction=found.get("prediction"),
+        confidence=row.confidence,
+        reason=reasons[0].text if reasons else "",
+        priority=Priority.ranked(row.priority),
+        created_at=_utc(row.created_at),
+        deadline=aware(row.deadline),
+        status=Status(row.status),
+        reasons=reasons,
+        expertise=row.expertise,
+        attempt=row.attempt,
+        version=row.version,
+        shown=found.get("shown"),
+        level=row.level,
+        overdue=row.overdue,
+        audit=row.audit,
+        holder=row.holder,
+        lease_until=aware(row.lease_until),
+        model=row.model,
+        policy=row.policy,
+        reviews=tuple(reviews),
+    )
+
+
+def as_tasks(tx: Transaction, rows: list[TaskRow]) -> list[ReviewTask]:
+    """Return rows with their payloads, read at once."""
+    by_task: dict[str, list[tuple[int, str, str]]] = {row.task_id: [] for row in rows}
+    for task_id, *rest in tx.rows("get_payloads", task_ids=list(by_task)) if rows else ():
+        by_task[str(task_id)].append((rest[0], rest[1], rest[2]))
+    return [as_task(row, payloads(by_task[row.task_id], row)) for row in rows]
+
+
+def get(tx: Transaction, task_id: str) -> ReviewTask:
+    """Return one task with the answers that stand."""
+    row = tx.task(task_id)
+    found = payloads(tx.rows("get_payload", task_id=task_id), row)
+    return as_task(row, found, standing(tx, row, found))
+
+
+def told(tx: Transaction, task_id: str) -> tuple[Status, ReviewTask]:
+    """Return what the caller was told at submission, and the task."""
+    first = tx.events("events_of", task_id=task_id)[0]
+    return Status(first.facts["set"]["status"]), get(tx, task_id)
+
+
+def standing(tx: Transaction, row: TaskRow, found: Mapping[str, Any]) -> list[Review]:
+    """Return the answers of a task that stand."""
+    numbers = [number for number, _ in json.loads(row.standing)]
+    if not numbers:
+        return []
+    events = [e for e in tx.events("events_of", task_id=row.task_id) if e.move == Move.REVIEW]
+    return [review_of(e, found["answers"], found) for e in events if e.facts["number"] in numbers]
+
+
+def pending(tx: Transaction, expertise: str | None, limit: int) -> list[ReviewTask]:
+    """Return what waits for a person, best first."""
+    return as_tasks(tx, tx.tasks("open_tasks", expertise=expertise, n=limit))
+
+
+def answer_of(tx: Transaction, task_id: str, after: int) -> tuple[TaskRow, Review | None]:
+    """Return a task and the answer that holds, if there is one later than number ``after``.
+
+    Raises
+    ------
+    TaskExpired, TaskWithdrawn, IllegalMove
+        There will be no answer.
+    """
+    row = tx.task(task_id)
+    if row.status == Status.EXPIRED:
+        raise TaskExpired(task_id=task_id, when=aware(row.deadline))
+    if row.status == Status.WITHDRAWN:
+        raise TaskWithdrawn(task_id=task_id, reason="see queue.explain()")
+    if row.status == Status.AUTO_APPROVED:
+        remedy = "it was auto-approved, nobody will answer it"
+        raise IllegalMove(task_id=task_id, status=row.status, move="wait", remedy=remedy)
+    if row.status != Status.REVIEWED or (row.final or 0) <= after:
+        return row, None
+    found = payloads(tx.rows("get_payload", task_id=task_id), row)
+    return row, next(r for r in standing(tx, row, found) if r.number == row.final)
+
+
+def stats(tx: Transaction) -> Stats:
+    """Count everything."""
+    counters: dict[str, Counter[Any]] = {k: Counter() for k in ("status", "outcome", "priority", "expertise", "fact")}
+    for status, audit, outcome, priority, expertise, overdue, count in tx.rows("counts"):
+        counters["status"][status] += count
+        if status == Status.REVIEWED:
+            counters["outcome"][outcome] += count
+            counters["fact"]["audited"] += count * audit
+            counters["fact"]["disagreed"] += count * (audit and outcome != ReviewOutcome.APPROVE)
+        if status in OPEN:
+            counters["priority"][str(Priority.ranked(priority))] += count
+            counters["expertise"][expertise] += count
+            counters["fact"]["overdue"] += count * overdue
+        counters["fact"]["audits"] += count * audit
+    facts = counters["fact"]
+    return Stats(
+        status=dict(counters["status"]),
+        outcome=dict(counters["outcome"]),
+        open_by_priority=dict(counters["priority"]),
+        open_by_expertise=dict(counters["expertise"]),
+        overdue=facts["overdue"],
+        audits=facts["audits"],
+        audited=facts["audited"],
+        disagreed=facts["disagreed"],
+        reviewers={actor: count for actor, count, *_ in tx.rows("reviewer_counts")},
+        total=sum(counters["status"].values()),
+    )
+
+
+def events(tx: Transaction, since: int, limit: int) -> list[dict[str, Any]]:
+    """Return the log after a place, as plain dicts with aware times."""
+    found = tx.events("events_since", since=since, limit=limit)
+    return [asdict(event) | {"at_time": _utc(event.at_time), "body": event.facts} for event in found]
+
+
+def explain(tx: Transaction, task_id: str) -> str:
+    """Say why a task is where it is: reasons, policy, model, who did what when."""
+    row = tx.task(task_id)
+    found = payloads(tx.rows("get_payload", task_id=task_id), row)
+    lines = [f"Task {task_id} is {row.status}.", *_origin(row, found)]
+    for event in tx.events("events_of", task_id=task_id):
+        lines.append(f"{event.at_time:%Y-%m-%d %H:%M:%S} UTC: {_sentence(event, found)}")
+    if row.erased_at is not None:
+        lines.append("Its payload was erased on request; values and texts are gone, facts and times remain.")
+    return "\n".join(lines)
+
+
+def _origin(row: TaskRow, found: Mapping[str, Any]) -> list[str]:
+    reasons = load_reasons(row.reasons, dict(found), row.confidence)
+    lines = [f"Reason: {r.text}" + (f" (bound {r.bound})" if r.bound is not None else "") for r in reasons]
+    confidence = "unknown" if row.confidence is None else f"{row.confidence:.4g}"
+    lines.append(f"Model {row.model or 'not named'}, confidence {confidence}, policy {row.policy or 'none'}.")
+    return lines if reasons else ["No rule asked for a person.", *lines]
+
+
+def _sentence(event: EventRow, found: Mapping[str, Any]) -> str:
+    facts, who = event.facts, event.actor or "the queue"
+    if event.move == "submit":
+        return f"submitted as {facts['set'].get('status')}"
+    if event.move == Move.REVIEW:
+        return f"{who} answered {facts['outcome']}{_said(facts, found)}" + (
+            " as adjudicator" if facts["adjudication"] else ""
+        )
+    words = {Move.CLAIM: "claimed", Move.RELEASE: "gave it back", Move.LAPSE: "ended a lease that ran out"}
+    words |= {Move.DELIVER: "received the answer", Move.UNDO: "took the answer back", Move.OBJECT: "objected"}
+    words |= {Move.AUDIT: "drew it for a random audit", Move.WITHDRAW: "withdrew it", Move.REPLACE: "replaced it"}
+    remark = found.get("answers", {}).get(("remark", facts.get("remark")))
+    spoken = words[Move(event.move)] if event.move in tuple(Move) and Move(event.move) in words else event.move
+    return f"{who} {spoken}" + (f": {remark}" if remark else "")
+
+
+def _said(facts: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    said = found.get("answers", {})
+    parts = [said.get((kind, facts[kind])) for kind in ("correction", "comment") if facts.get(kind)]
+    return "".join(f" {part!r}" for part in parts if part is not None)

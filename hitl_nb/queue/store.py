@@ -1,0 +1,245 @@
+"""What an operation of the queue sees of a store: rows in, rows out, all or nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hitl_nb.errors import PayloadErased, TaskNotFound
+from hitl_nb.payload import canonical, digest, parse
+from hitl_nb.queue.row import COLUMNS, EVENT_COLUMNS, EventRow, TaskRow, aware, change, difference
+from hitl_nb.task import Move, Status
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hitl_nb.queue.backlog import Backlog
+
+#: longest lists that one statement takes as a parameter
+PAGE = 1000
+
+
+@cache
+def statements() -> dict[str, str]:
+    """Return the statements of queries.sql by name, parameters as ``:name``."""
+    text = files("hitl_nb.queue").joinpath("queries.sql").read_text(encoding="utf-8")
+    parts = re.split(r"^-- (\w+): .*$", text, flags=re.MULTILINE)[1:]
+    return {name: sql.strip().rstrip(";") for name, sql in zip(parts[::2], parts[1::2], strict=True)}
+
+
+class Engine(Protocol):
+    """What differs between databases."""
+
+    def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Run a named statement and return its rows."""
+
+    def put(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Append rows."""
+
+    def put_arrow(self, table: str, data: pa.Table) -> None:
+        """Append an Arrow table whose columns have the table's names."""
+
+    def update(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Set columns of the task table; the first one is ``task_id``."""
+
+    def arrow(self, statement: str, **values: Any) -> pa.Table:
+        """Run a named statement and return an Arrow table."""
+
+
+class Transaction:
+    """One unit of work: reads see its own writes; it is stored whole or not at all.
+
+    Writes are collected and handed to the engine in one go before the commit, so that many operations can share one.
+    """
+
+    def __init__(self, engine: Engine, now: datetime, seq: int, backlog: Backlog) -> None:
+        self.engine = engine
+        #: time of everything that happens in it, naive UTC, never before the last event
+        self.now = now
+        #: last number of the log
+        self.seq = seq
+        #: what waits, as it was before
+        self.backlog = backlog
+        #: rows it changed: before and after
+        self.changed: dict[str, tuple[TaskRow | None, TaskRow]] = {}
+        #: open tasks that came in bulk, by expertise, priority and deadline
+        self.arrived: Counter[tuple[str | None, int, datetime | None]] = Counter()
+        self._events: list[EventRow] = []
+        self._payloads: list[tuple[str, int, str, str]] = []
+
+    # -- reading
+
+    def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Run a named statement."""
+        return self.engine.rows(statement, **values)
+
+    def tasks(self, statement: str, **values: Any) -> list[TaskRow]:
+        """Run a statement that selects tasks; rows changed here come as they are now."""
+        found = [task_row(row) for row in self.rows(statement, **values)]
+        return [self.changed[row.task_id][1] if row.task_id in self.changed else row for row in found]
+
+    def task(self, task_id: str) -> TaskRow:
+        """Return a task.
+
+        Raises
+        ------
+        TaskNotFound
+            No task has this id.
+        """
+        if task_id in self.changed:
+            return self.changed[task_id][1]
+        found = self.tasks("get_task", task_id=task_id) if is_id(task_id) else []
+        if not found:
+            raise TaskNotFound(task_id=task_id)
+        return found[0]
+
+    def payload(self, row: TaskRow) -> dict[str, Any]:
+        """Return the payload of a task as it stands: input, prediction, score, reason, key, subject.
+
+        Raises
+        ------
+        PayloadErased
+            It was erased on request.
+        """
+        found = payloads(self.rows("get_payload", task_id=row.task_id), row)
+        if row.erased_at is not None:
+            raise PayloadErased(task_id=row.task_id, when=aware(row.erased_at))
+        return found
+
+    def events(self, statement: str, **values: Any) -> list[EventRow]:
+        """Run a statement that selects events."""
+        return [event_row(row) for row in self.rows(statement, **values)]
+
+    # -- writing
+
+    def create(self, row: TaskRow, body: str) -> TaskRow:
+        """Add a task; ``body`` is that of its first event."""
+        row = replace(row, created_at=self.now)
+        numbers = {"confidence": row.confidence, "audit_uniform": row.audit_uniform, "value": row.value}
+        self._log("submit", row.task_id, body, **numbers)
+        self.changed[row.task_id] = (None, row)
+        return row
+
+    def move(
+        self, row: TaskRow, move: Move, to: Status, *, about: dict[str, Any] | None = None, **more: Any
+    ) -> TaskRow:
+        """Change a task by a legal move and log it; ``more`` holds columns, ``actor`` and ``submit_id``."""
+        actor, submit_id = more.pop("actor", None), more.pop("submit_id", None)
+        after = change(row, move, to, **more)
+        body = canonical({"set": difference(row, after), **(about or {})}, "event")
+        self._log(str(move), row.task_id, body, actor=actor, submit_id=submit_id, attempt=after.attempt)
+        before = self.changed[row.task_id][0] if row.task_id in self.changed else row
+        self.changed[row.task_id] = (before, after)
+        return after
+
+    def mark(self, row: TaskRow, move: str, **columns: Any) -> TaskRow:
+        """Change columns outside the table of moves (an erasure) and log it."""
+        after = replace(row, **columns)
+        self._log(move, row.task_id, canonical({"set": difference(row, after)}, "event"))
+        before = self.changed[row.task_id][0] if row.task_id in self.changed else row
+        self.changed[row.task_id] = (before, after)
+        return after
+
+    def note(self, move: str, actor: str | None, body: dict[str, Any]) -> None:
+        """Log something about the queue itself."""
+        self._log(move, None, canonical(body, "event"), actor=actor)
+
+    def store(self, task_id: str, version: int, kind: str, body: str) -> None:
+        """Add a payload row."""
+        self._payloads.append((task_id, version, kind, body))
+
+    def take(self, n: int) -> int:
+        """Reserve ``n`` numbers of the log and return the first."""
+        first, self.seq = self.seq + 1, self.seq + n
+        return first
+
+    def flush(self) -> None:
+        """Hand what was collected to the engine; the store calls it once, before the commit."""
+        if self._payloads:
+            self.engine.put("payload", ("task_id", "version", "kind", "body"), self._payloads)
+        if self._events:
+            rows = [[getattr(event, c) for c in EVENT_COLUMNS] for event in self._events]
+            self.engine.put("event", EVENT_COLUMNS, rows)
+        new = [after for before, after in self.changed.values() if before is None]
+        if new:
+            self.engine.put("task", COLUMNS, [[getattr(row, c) for c in COLUMNS] for row in new])
+        pairs = [(before, after) for before, after in self.changed.values() if before is not None]
+        columns = ["task_id", *(c for c in COLUMNS if any(getattr(b, c) != getattr(a, c) for b, a in pairs))]
+        if len(columns) > 1:
+            self.engine.update(columns, [[getattr(after, c) for c in columns] for _, after in pairs])
+
+    def _log(self, move: str, task_id: str | None, body: str, **columns: Any) -> None:
+        self.seq += 1
+        event = EventRow(seq=self.seq, task_id=task_id, move=move, at_time=self.now, body=body, **columns)
+        self._events.append(event)
+
+
+class Store(Protocol):
+    """A place where a queue lives; one behaviour suite runs over all of them."""
+
+    #: what errors and people call it
+    name: str
+    #: what waits and how fast it is answered
+    backlog: Backlog
+
+    @property
+    def now(self) -> datetime:
+        """The time, naive UTC; it never steps back behind the last event."""
+
+    def write(self, work: Callable[[Transaction], Any]) -> Any:
+        """Run a unit of work and store it, or store nothing."""
+
+    def read(self, work: Callable[[Transaction], Any]) -> Any:
+        """Run a unit of work that only reads, from any thread."""
+
+    def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` after each change of a task; returns what ends it."""
+
+    def recount(self) -> None:
+        """Count the backlog anew."""
+
+    def checkpoint(self) -> None:
+        """Make erasures final."""
+
+    def backup(self, path: str) -> None:
+        """Copy everything to a new file."""
+
+    def close(self) -> None:
+        """Give the place free."""
+
+
+def is_id(task_id: object) -> bool:
+    """Whether a value has the form of a task id."""
+    form = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+    return isinstance(task_id, str) and re.fullmatch(form, task_id) is not None
+
+
+def task_row(row: Iterable[Any]) -> TaskRow:
+    """Return a line of the task table as a record."""
+    values = dict(zip(COLUMNS, row, strict=True))
+    return TaskRow(**values | {"task_id": str(values["task_id"])})
+
+
+def event_row(row: Iterable[Any]) -> EventRow:
+    """Return a line of the log as a record."""
+    values = dict(zip(EVENT_COLUMNS, row, strict=True))
+    task_id = values["task_id"]
+    return EventRow(**values | {"task_id": None if task_id is None else str(task_id)})
+
+
+def payloads(rows: Iterable[tuple[int, str, str]], row: TaskRow) -> dict[str, Any]:
+    """Return the current version of a task's payload; ``shown`` is its digest, ``answers`` what reviewers wrote."""
+    texts = {(kind, version): body for version, kind, body in rows}
+    now = {kind: row.version for kind in ("input", "prediction", "score")} | dict.fromkeys(
+        ("key", "subject", "reason"), 1
+    )
+    current = {kind: parse(texts[kind, version]) for kind, version in now.items() if (kind, version) in texts}
+    said = {key: parse(body) for key, body in texts.items() if key[0] in ("correction", "comment", "remark")}
+    sides = [texts.get((side, row.version), "") for side in ("input", "prediction")]
+    return {**current, "answers": said, "shown": digest(*sides)}

@@ -1,0 +1,189 @@
+"""Submitting tasks: what a policy decided, or what a caller wants judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+from hitl_nb.errors import BadInput, KeyConflict
+from hitl_nb.payload import canonical, name
+from hitl_nb.queue.row import TaskRow, change, difference, dump_reasons
+from hitl_nb.queue.store import Transaction
+from hitl_nb.task import CONSENSUS, ON_DEADLINE, Move, Priority, Reason, Status
+
+_DEFAULTS = {f.name: f.default for f in fields(TaskRow) if f.default is not MISSING}
+#: columns that stand in the event itself, or follow from the payload
+_TYPED = ("task_id", "created_at", "confidence", "audit_uniform", "value", "key_hash")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """One task ready to be stored: everything is checked, nothing is written yet."""
+
+    #: its first line
+    row: TaskRow
+    #: canonical texts by kind: input, prediction, score, reason, key, subject
+    texts: dict[str, str]
+    #: whether it was drawn for an audit after the caller was told ``auto_approved``
+    audited: bool = False
+    #: deadline of that audit, naive UTC
+    audit_deadline: datetime | None = None
+
+
+def first_body(row: TaskRow) -> str:
+    """Return the body of a first event: the columns that are not the default."""
+    columns = {c: v for c in _DEFAULTS if c not in _TYPED and (v := getattr(row, c)) != _DEFAULTS[c]}
+    columns["status"] = row.status
+    for key, value in columns.items():
+        if isinstance(value, datetime):
+            columns[key] = value.isoformat()
+    return json.dumps({"set": columns}, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def texts(input_data: Any, ai_prediction: Any, **more: Any) -> dict[str, str]:
+    """Return the canonical texts of a payload; both sides are dicts."""
+    for side, value in (("input_data", input_data), ("ai_prediction", ai_prediction)):
+        if not isinstance(value, Mapping):
+            raise BadInput(name=side, value=value, remedy="pass a dict of fields, such as {'amount': 12.5}")
+    found = {"input": canonical(input_data, "input"), "prediction": canonical(ai_prediction, "prediction")}
+    return found | {kind: canonical(value, kind) for kind, value in more.items() if value is not None}
+
+
+def key_hash(key: str | None) -> int | None:
+    """Return the number by which a key is found."""
+    return None if key is None else int.from_bytes(sha256(key.encode()).digest()[:8], signed=True)
+
+
+def audit_event(row: TaskRow, deadline: datetime | None) -> tuple[TaskRow, str]:
+    """Return an auto-approved row after its audit was drawn, and the body of that event."""
+    after = change(row, Move.AUDIT, Status.PENDING, audit=True, deadline=deadline, due_at=deadline)
+    return after, canonical({"set": difference(row, after)}, "event")
+
+
+def model_of(prediction: Mapping[str, Any]) -> str | None:
+    """Return the model that a prediction names, if it names one."""
+    model = prediction.get("model")
+    return name("model", model) if isinstance(model, str) and model else None
+
+
+def by_hand(input_data: Any, ai_prediction: Any, *, task_id: str, now: datetime, **options: Any) -> Submission:
+    """Return the submission of ``queue.submit``: a caller wants a judgement, without a policy."""
+    confidence, reason = options["confidence"], options["reason"]
+    if isinstance(confidence, bool) or not isinstance(confidence, (int, float)) or not 0 <= confidence <= 1:
+        confidence = None  # unknown: a person looks at it anyway
+    if not isinstance(reason, str) or not reason.strip():
+        raise BadInput(name="reason", value=reason, remedy="say in words why a person is asked")
+    due = deadline(options["deadline"], now)
+    row = TaskRow(
+        task_id=task_id,
+        status=str(Status.PENDING),
+        created_at=now,
+        confidence=None if confidence is None else float(confidence),
+        priority=_priority(options["priority"], confidence),
+        expertise=_optional_name("expertise", options["expertise"]),
+        deadline=due,
+        due_at=due,
+        on_deadline=one_of("on_deadline", options["on_deadline"], ON_DEADLINE),
+        escalation=json.dumps([name("escalation", word) for word in options["escalation"]], ensure_ascii=False),
+        reviews_required=_count(options["reviews_required"]),
+        consensus=one_of("consensus", options["consensus"], CONSENSUS),
+        audit=bool(options["audit"]),
+        review_probability=1.0,
+        reasons=dump_reasons([Reason(rule="submit", says="{value}", field="reason.text")]),
+        model=_optional_name("model", options["model"]),
+        policy=_optional_name("policy", options["policy"]),
+        grouping=_optional_name("group", options["group"]),
+        value=number("value", options["value"]),
+        key_hash=key_hash(_optional_name("key", options["key"])),
+    )
+    payload = {"key": options["key"], "subject": _optional_name("subject", options["subject"])}
+    found = texts(input_data, ai_prediction, reason={"text": reason}, **payload)
+    return Submission(row=row, texts=found)
+
+
+def store(tx: Transaction, submission: Submission) -> TaskRow:
+    """Store one task, or return the one that its key belongs to.
+
+    Raises
+    ------
+    KeyConflict
+        The key belongs to a task with other content.
+    """
+    row = submission.row
+    if row.key_hash is not None:
+        known = known_key(tx, row.key_hash, submission.texts)
+        if known is not None:
+            return known
+    for kind, text in submission.texts.items():
+        tx.store(row.task_id, 1, kind, text)
+    row = tx.create(row, first_body(row))
+    if not submission.audited:
+        return row
+    due = submission.audit_deadline
+    return tx.move(row, Move.AUDIT, Status.PENDING, audit=True, deadline=due, due_at=due)
+
+
+def known_key(tx: Transaction, hashed: int, given: Mapping[str, str]) -> TaskRow | None:
+    """Return the task of a key, after comparing its content."""
+    for task_id, _ in tx.rows("known_keys", hashes=[hashed]):
+        texts_of = {kind: body for version, kind, body in tx.rows("get_payload", task_id=str(task_id)) if version == 1}
+        if texts_of.get("key") != given["key"]:
+            continue
+        if any(texts_of.get(side) != given[side] for side in ("input", "prediction")):
+            raise KeyConflict(key=json.loads(given["key"]), task_id=str(task_id))
+        return tx.task(str(task_id))
+    return None
+
+
+def remember_policy(tx: Transaction, fingerprint: str, policy: Mapping[str, Any]) -> None:
+    """Log a policy once, so that every decision can be explained."""
+    if not tx.rows("known_policy", fingerprint=fingerprint):
+        tx.note("policy", fingerprint, {"policy": dict(policy)})
+
+
+def deadline(value: datetime | timedelta | None, now: datetime) -> datetime | None:
+    """Return a deadline as naive UTC."""
+    if value is None:
+        return None
+    if isinstance(value, timedelta) and value > timedelta(0):
+        return now + value
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    remedy = "pass a positive timedelta, or a datetime with a time zone such as datetime.now(UTC) + timedelta(hours=4)"
+    raise BadInput(name="deadline", value=value, remedy=remedy)
+
+
+def one_of(what: str, value: Any, words: tuple[str, ...]) -> str:
+    """Return a word of a fixed list."""
+    if value not in words:
+        raise BadInput(name=what, value=value, remedy=f"pass one of {', '.join(words)}")
+    return str(value)
+
+
+def number(what: str, value: Any) -> float | None:
+    """Return a finite number, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) == float("inf"):
+        raise BadInput(name=what, value=value, remedy="pass a finite number, or None")
+    return float(value)
+
+
+def _priority(value: Any, confidence: float | None) -> int:
+    if value is None:
+        return 2 if confidence is None or confidence < 0.5 else 1 if confidence < 0.7 else 0
+    return Priority(one_of("priority", value, tuple(Priority))).rank
+
+
+def _optional_name(what: str, value: Any) -> str | None:
+    return None if value is None else name(what, value)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 20:
+        raise BadInput(name="reviews_required", value=value, remedy="pass how many people judge it, 1 to 20")
+    return value

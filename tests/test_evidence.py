@@ -1,0 +1,349 @@
+"""What evidence.py promises, against textbook numbers, by property and by simulation."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hitl_nb.errors import BadInput, EvidenceError
+from hitl_nb.evidence import (
+    Certificate,
+    clopper_pearson,
+    compare_paired,
+    corrected_risk,
+    inverse_confidence,
+    pairs_needed,
+    reviewer_error,
+    wait_interval,
+)
+
+levels = st.sampled_from([0.8, 0.9, 0.95, 0.99])
+counts = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+
+def test_inverse_confidence_is_one_over_confidence_plus_a_hundredth():
+    assert inverse_confidence([0.99, 0.49, 0.0]).tolist() == [1.0, 2.0, 100.0]
+
+
+def test_an_unknown_confidence_weighs_like_one_half():
+    assert inverse_confidence([math.nan, None, 0.5]).tolist() == [1 / 0.51] * 3
+
+
+@pytest.mark.parametrize("value", [1.01, -0.2, math.inf, -math.inf, "0.5", True])
+def test_what_is_no_confidence_is_refused_by_value(value):
+    with pytest.raises(BadInput) as caught:
+        inverse_confidence([value])
+    assert str(value) in str(caught.value)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
+def test_less_confidence_never_weighs_less(confidence):
+    weights = inverse_confidence(np.sort(confidence))
+    assert (np.diff(weights) <= 0).all()
+
+
+# -- intervals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "n", "level", "low", "high"),
+    [
+        (0, 10, 0.95, 0.0, 1 - 0.025 ** (1 / 10)),  # no error: (1 - high)^10 = 0.025
+        (10, 10, 0.95, 0.025 ** (1 / 10), 1.0),  # all wrong: low^10 = 0.025
+        (0, 149, 0.90, 0.0, 0.0199),  # "149 error-free rows for 2 % at 95 % one-sided": 0.98^149 = 0.0493 < 0.05
+        (4, 20, 0.95, 0.0573, 0.4366),  # Clopper and Pearson 1934; the tables' 4 of 20
+        (0, 24, 0.95, 0.0, 0.1425),  # 0.8575^24 = 0.025: no error in 24 audits is not "no errors"
+    ],
+)
+def test_clopper_pearson_gives_the_textbook_bounds(wrong, n, level, low, high):
+    interval = clopper_pearson(wrong, n, level)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_without_cases_a_rate_may_be_anything():
+    nothing = clopper_pearson(0, 0)
+    assert (nothing.low, nothing.high, nothing.n) == (0.0, 1.0, 0)
+    assert math.isnan(nothing.estimate)
+
+
+@given(counts, levels)
+def test_an_interval_contains_its_estimate(case, level):
+    interval = clopper_pearson(*case, level)
+    assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
+
+
+@given(counts, levels)
+def test_one_more_wrong_never_lowers_a_bound_and_one_more_right_never_raises_one(case, level):
+    wrong, n = case
+    before, worse, better = (clopper_pearson(*c, level) for c in [(wrong, n), (wrong + 1, n + 1), (wrong, n + 1)])
+    assert worse.low >= before.low
+    assert worse.high >= before.high
+    assert better.low <= before.low
+    assert better.high <= before.high
+
+
+@pytest.mark.parametrize(("wrong", "n", "level"), [(3, 2, 0.9), (-1, 2, 0.9), (1.5, 2, 0.9), (1, 2, 1.0), (1, 2, "a")])
+def test_impossible_counts_are_refused(wrong, n, level):
+    with pytest.raises(BadInput):
+        clopper_pearson(wrong, n, level)
+
+
+# -- reviewers err too -------------------------------------------------------------------------------------------------
+
+
+def test_reviewer_error_solves_two_e_times_one_minus_e():
+    assert reviewer_error(18, 100).estimate == pytest.approx(0.1)  # 2 x 0.1 x 0.9 = 0.18
+    assert reviewer_error(60, 100).estimate == 0.5  # above one half there is no solution: coins
+
+
+@given(counts, levels)
+def test_a_reviewer_error_lies_within_its_interval_and_below_one_half(case, level):
+    error = reviewer_error(*case, level)
+    assert 0 <= error.low <= error.estimate <= error.high <= 0.5
+
+
+def test_corrected_risk_takes_the_reviewers_own_errors_out():
+    # observed 0.008 x 0.95 + 0.992 x 0.05 = 0.0572; back: (0.0572 - 0.05) / 0.9 = 0.008
+    assert corrected_risk(572, 10_000, 95, 1000).estimate == pytest.approx(0.008, abs=1e-12)
+
+
+@given(counts, counts, levels)
+def test_a_corrected_risk_is_an_interval_within_zero_and_one_or_an_error(case, doubles, level):
+    with suppress(EvidenceError):
+        risk = corrected_risk(*case, *doubles, level)
+        assert 0 <= risk.low <= risk.estimate <= risk.high <= 1
+
+
+@pytest.mark.parametrize(("disagreements", "pairs"), [(0, 0), (1, 3), (5, 12)])
+def test_what_cannot_be_said_says_how_many_double_audits_it_needs(disagreements, pairs):
+    with pytest.raises(EvidenceError, match=r"cannot be said: needs about \d+ double audits") as caught:
+        corrected_risk(10, 100, disagreements, pairs)
+    assert caught.value.values["pairs_needed"] > pairs
+
+
+def test_reviewers_who_disagree_like_coins_are_helped_by_no_number():
+    with pytest.raises(EvidenceError, match="as coins") as caught:
+        corrected_risk(10, 100, 50, 100)
+    assert caught.value.values["pairs_needed"] is None
+    assert pairs_needed(0.5) is None
+
+
+def test_no_pairs_leave_the_reviewer_error_unsaid():
+    with pytest.raises(EvidenceError):
+        reviewer_error(0, 0)
+
+
+@pytest.fixture(scope="module")
+def audited_streams():
+    """Return per stream: does (the corrected, the plain) interval hold the true 0.8 %, reviewers erring in 5 %?"""
+    rng, truth, e = np.random.default_rng(1), 0.008, 0.05
+    held = []
+    for _ in range(400):
+        wrong = rng.random(2000) < truth
+        first, second = wrong ^ (rng.random(2000) < e), wrong ^ (rng.random(2000) < e)
+        doubles = int((first[:200] != second[:200]).sum())
+        both = corrected_risk(first.sum(), 2000, doubles, 200), clopper_pearson(first.sum(), 2000)
+        held.append([interval.low <= truth <= interval.high for interval in both])
+    return np.mean(held, axis=0)
+
+
+def test_the_corrected_interval_holds_the_truth_as_often_as_it_says(audited_streams):
+    assert audited_streams[0] >= 0.95
+
+
+def test_the_uncorrected_interval_fails_which_is_why_it_is_corrected(audited_streams):
+    assert audited_streams[1] <= 0.01
+
+
+# -- waiting -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_wait_is_the_backlog_over_the_measured_rate():
+    minutes, low, high = wait_interval(ahead=11, completed=30, span=60.0)  # 12 reviews x 2 minutes
+    assert minutes == 24.0
+    assert low < minutes < high
+
+
+@pytest.mark.parametrize(("completed", "span"), [(0, 10.0), (1, 10.0), (5, 0.0)])
+def test_a_wait_is_unknown_until_two_reviews_have_been_seen(completed, span):
+    assert wait_interval(3, completed, span) is None
+
+
+@given(st.integers(0, 2000), st.integers(2, 500), st.floats(0.01, 1e4))
+def test_more_backlog_is_a_longer_wait(ahead, completed, span):
+    shorter, longer = (wait_interval(n, completed, span) for n in (ahead, ahead + 1))
+    assert all(a <= b for a, b in zip(shorter, longer, strict=True))
+    assert shorter[1] <= shorter[0] <= shorter[2]
+
+
+def test_the_wait_interval_holds_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    inside = 0
+    for _ in range(2000):
+        span, wait = rng.gamma(20, 3.0), rng.gamma(8, 3.0)  # 20 reviews seen, then 8 more; 3 minutes each
+        _, low, high = wait_interval(7, 20, span, level=0.8)
+        inside += low <= wait <= high
+    assert abs(inside / 2000 - 0.8) <= 3 * math.sqrt(0.8 * 0.2 / 2000)
+
+
+# -- champion and challenger -------------------------------------------------------------------------------------------
+
+
+def answers(repaired: int, broken: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    champion, challenger = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    champion[:repaired], challenger[repaired : repaired + broken] = True, True
+    return champion, challenger
+
+
+@pytest.mark.parametrize(
+    ("repaired", "broken", "n", "low", "high"),
+    [
+        (7, 1, 21, -0.517, -0.026),  # Fagerlund, Lydersen and Laake 2014, Tango's interval of their first example
+        (16, 6, 161, -0.124, -0.005),  # and of their second
+        (0, 0, 100, -3.841 / 103.841, 3.841 / 103.841),  # no discordant pair: z^2 / (n + z^2)
+    ],
+)
+def test_the_score_bounds_are_those_of_tango(repaired, broken, n, low, high):
+    result = compare_paired(*answers(repaired, broken, n), level=0.975)  # two one-sided 97.5 % bounds
+    assert (result.low, result.high) == pytest.approx((low, high), abs=6e-4)
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 200))
+def test_swapping_the_models_mirrors_the_bounds(repaired, broken, rest):
+    n = repaired + broken + rest
+    if n:
+        one, other = (compare_paired(*answers(*case, n)) for case in [(repaired, broken), (broken, repaired)])
+        assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-9)
+        assert one.low <= one.difference <= one.high
+
+
+@pytest.mark.parametrize(
+    ("repaired", "broken", "n", "verdict"),
+    [
+        (0, 0, 133, "promote"),  # 2.706 / 135.706 = 0.01994 <= 0.02
+        (0, 0, 132, "undecided"),  # 2.706 / 134.706 = 0.02009
+        (0, 12, 200, "refuse"),  # 12 broken, none repaired
+        (4, 4, 100, "undecided"),
+        (0, 0, 0, "undecided"),
+    ],
+)
+def test_the_verdict_follows_the_bounds(repaired, broken, n, verdict):
+    result = compare_paired(*answers(repaired, broken, n))
+    assert result.verdict == verdict
+    assert (result.labels_needed > 0) == (verdict == "undecided")
+    assert (result.n, result.only_champion_wrong, result.only_challenger_wrong) == (n, repaired, broken)
+
+
+def draw(rng: np.random.Generator, n: int, worse: float) -> tuple[np.ndarray, np.ndarray]:
+    """Draw n cases of two models that differ in 8 % of them, the challenger worse by `worse`."""
+    return answers(*rng.multinomial(n, [0.04 - worse / 2, 0.04 + worse / 2, 0.92])[:2], n)
+
+
+def promoted(n: int, worse: float, decide=lambda pair: compare_paired(*pair).verdict == "promote") -> float:
+    rng = np.random.default_rng(3)
+    return float(np.mean([decide(draw(rng, n, worse)) for _ in range(400)]))
+
+
+def not_significant(pair: tuple[np.ndarray, np.ndarray]) -> bool:
+    """The mistake: promote whatever is not proven worse (exact McNemar, two-sided 5 %)."""
+    from scipy.stats import binomtest
+
+    repaired, broken = int((pair[0] & ~pair[1]).sum()), int((pair[1] & ~pair[0]).sum())
+    return repaired + broken == 0 or binomtest(broken, repaired + broken).pvalue > 0.05
+
+
+LIMIT = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+
+
+@pytest.mark.parametrize("n", [24, 100, 200])
+def test_a_challenger_five_points_worse_is_hardly_ever_promoted(n):
+    assert promoted(n, worse=0.05) <= LIMIT
+
+
+def test_a_challenger_worse_by_just_the_margin_is_promoted_in_at_most_one_in_twenty():
+    assert max(promoted(n, worse=0.02) for n in (100, 400, 1000)) <= LIMIT
+
+
+@pytest.mark.parametrize("n", [24, 100, 200])
+def test_promoting_what_is_not_significant_breaks_that_promise(n):
+    assert promoted(n, worse=0.05, decide=not_significant) > LIMIT
+
+
+def test_an_equal_challenger_is_promoted_at_the_number_of_labels_asked_for():
+    first = compare_paired(*answers(4, 4, 100))
+    assert promoted(100 + first.labels_needed, worse=0.0) >= 0.8
+    assert promoted((100 + first.labels_needed) // 3, worse=0.0) < 0.8  # the number asked for is not idle
+
+
+@pytest.mark.parametrize(
+    ("champion", "challenger", "margin"),
+    [([True], [True, False], 0.02), ([2], [1], 0.02), ([None], [True], 0.02), ([True], [True], 0.0)],
+)
+def test_a_comparison_of_unlike_things_is_refused(champion, challenger, margin):
+    with pytest.raises(BadInput):
+        compare_paired(champion, challenger, margin)
+
+
+# -- certificates ------------------------------------------------------------------------------------------------------
+
+PROMISE = Certificate(
+    threshold=0.9, target_risk=0.02, confidence_level=0.95, n=400, coverage=0.7, kind="certified", model="v7"
+)
+
+
+def test_a_certificate_survives_its_dict():
+    revoked = replace(PROMISE, revoked_at=datetime(2026, 3, 1, 12))
+    assert Certificate.from_dict(PROMISE.to_dict()) == PROMISE
+    assert Certificate.from_dict(revoked.to_dict()) == revoked
+
+
+def test_a_certificate_is_named_by_its_content_and_keeps_its_name_when_revoked():
+    assert replace(PROMISE, id="").id == PROMISE.id
+    assert replace(PROMISE, id="", n=401).id != PROMISE.id
+    assert replace(PROMISE, id="", revoked_at=datetime(2026, 3, 1)).id == PROMISE.id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": 1.2},
+        {"target_risk": math.nan},
+        {"confidence_level": -0.1},
+        {"coverage": None},
+        {"n": -1},
+        {"threshold": None},  # and no reason
+        {"reason_if_none": "too few audits"},  # and a threshold
+    ],
+)
+def test_a_certificate_that_makes_no_sense_is_refused(change):
+    with pytest.raises(BadInput):
+        replace(PROMISE, **change)
+
+
+def test_no_threshold_qualifies_is_a_certificate_too():
+    none = replace(PROMISE, threshold=None, coverage=0.0, reason_if_none="85 more audits needed", id="")
+    assert Certificate.from_dict(none.to_dict()).reason_if_none == "85 more audits needed"
+
+
+@pytest.mark.parametrize("change", [{"colour": "red"}, {"n": None}])
+def test_a_dict_with_unknown_or_missing_fields_is_no_certificate(change):
+    values = {k: v for k, v in (PROMISE.to_dict() | change).items() if v is not None or k not in change}
+    with pytest.raises(BadInput):
+        Certificate.from_dict(values)
+
+
+def test_evidence_imports_without_scipy():
+    import subprocess
+    import sys
+
+    code = "import hitl_nb.evidence, sys; raise SystemExit(any(m in sys.modules for m in ('scipy', 'pandas')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,556 @@
+"""The learner on real data: what is asked, what trains, what is held out, what a failure leaves."""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, Perceptron
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from hitl_nb.errors import BadInput, FitFailed, LearnerError, NotEnoughSamples
+from hitl_nb.learner import (
+    STRATEGIES,
+    WEIGHTINGS,
+    Learner,
+    check_strategy,
+    check_weighting,
+    effective_size,
+    fit_weights,
+    score_pool,
+    select,
+)
+
+RNG = np.random.default_rng(0)
+CANCER, BENIGN = load_breast_cancer(return_X_y=True)
+DIGITS, NUMBERS = load_digits(return_X_y=True)
+
+
+def table(X, y, source="human_review", outcome="approve", confidence=0.5, start=0, **more):
+    frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(np.shape(X)[1])])
+    ids = [f"t{start + i:05d}" for i in range(len(frame))]
+    rest = {"label": y, "confidence": confidence, "source": source, "outcome": outcome}
+    return frame.assign(task_id=ids, **rest, **more)
+
+
+def logistic():
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+
+
+def cancer_learner(**options):
+    learner = Learner(logistic(), **{"min_samples": 100, **options})
+    learner.add(table(CANCER[:200], BENIGN[:200], source="initial", outcome=None))
+    learner.add(table(CANCER[200:320], BENIGN[200:320], start=200))
+    return learner
+
+
+class Moody(ClassifierMixin, BaseEstimator):
+    """Fits until told not to; takes weights and keeps them."""
+
+    broken = False
+
+    def fit(self, X, y, sample_weight=None):
+        if Moody.broken:
+            raise RuntimeError("out of memory")
+        self.classes_, self.weights_, self.ids_ = np.unique(y), sample_weight, list(np.asarray(X)[:, 0])
+        return self
+
+    def predict_proba(self, X):
+        return np.full((len(X), len(self.classes_)), 1 / len(self.classes_))
+
+    def predict(self, X):
+        return np.full(len(X), self.classes_[0])
+
+
+@pytest.fixture
+def moody():
+    Moody.broken = False
+    yield Moody()
+    Moody.broken = False
+
+
+# -- strategies and weightings -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_keeps_the_rules(name):
+    check_strategy(STRATEGIES[name])
+
+
+@pytest.mark.parametrize("name", WEIGHTINGS)
+def test_every_weighting_keeps_the_rules(name):
+    check_weighting(WEIGHTINGS[name])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda p, rng: p,
+        lambda p, rng: p.max(axis=1)[:1],
+        lambda p, rng: np.log(p.min(axis=1) * 0),
+        lambda p, rng: np.random.random(len(p)),
+        lambda p, rng: np.arange(len(p)),
+        lambda p, rng: p.sort(axis=1) or p[:, 0],
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_a_strategy_that_breaks_a_rule_is_named(broken):
+    with pytest.raises(LearnerError, match="breaks a rule"):
+        check_strategy(broken)
+
+
+@pytest.mark.parametrize("broken", [lambda c: c[:1], lambda c: c, lambda c: np.zeros(len(c)), lambda c: c * 0 - 1])
+def test_a_weighting_that_breaks_a_rule_is_named(broken):
+    with pytest.raises(LearnerError, match="breaks a rule"):
+        check_weighting(broken)
+
+
+def test_margin_inverse_confidence_by_hand_and_not_the_order_of_least_confident():
+    p = np.array([[0.60, 0.40, 0.00], [0.58, 0.21, 0.21], [0.90, 0.05, 0.05]])
+    # (1 - 0.20) / 0.61, (1 - 0.37) / 0.59, (1 - 0.85) / 0.91
+    scores = STRATEGIES["margin_inverse_confidence"](p, RNG)
+    assert scores == pytest.approx([0.80 / 0.61, 0.63 / 0.59, 0.15 / 0.91])
+    assert select(scores, 3).tolist() == [0, 1, 2]
+    assert select(STRATEGIES["least_confident"](p, RNG), 3).tolist() == [1, 0, 2]
+
+
+def test_times_the_least_confident_score_it_would_order_like_least_confident():
+    p = RNG.dirichlet(np.ones(5), size=400)
+    least = STRATEGIES["least_confident"](p, RNG)
+    assert np.array_equal(select(least / (p.max(axis=1) + 0.01), 400), select(least, 400))
+
+
+@given(st.lists(st.sampled_from([0.1, 0.5, 0.5, math.nan]), min_size=1, max_size=30), st.randoms())
+def test_the_same_batch_comes_whatever_the_order_of_the_rows(scores, shuffler):
+    ids = np.array([f"id{i}" for i in range(len(scores))])
+    order = list(range(len(scores)))
+    shuffler.shuffle(order)
+    here, there = select(scores, 5, ids), select(np.array(scores)[order], 5, ids[order])
+    assert ids[here].tolist() == ids[order][there].tolist()
+    assert len(here) == min(5, len(scores))
+
+
+def test_integer_ids_are_ordered_as_numbers():
+    assert select([1.0, 1.0, 1.0], 2, [10, 9, 100]).tolist() == [1, 0]
+
+
+def test_rows_that_cannot_be_judged_come_first():
+    p = np.array([[0.5, 0.5], [math.nan, math.nan], [0.9, 0.1], [math.inf, 0.0]])
+    for strategy in STRATEGIES.values():
+        assert set(select(score_pool(strategy, p, RNG), 2).tolist()) == {1, 3}
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, True])
+def test_a_batch_size_that_is_none_is_refused(n):
+    with pytest.raises(BadInput):
+        select([1.0], n)
+
+
+def test_selecting_from_nothing_is_nothing():
+    assert select([], 3).tolist() == []
+    assert score_pool(STRATEGIES["margin"], np.empty((0, 3)), RNG).tolist() == []
+
+
+def test_fit_weights_are_capped_and_of_mean_one():
+    assert fit_weights([2.0, 100.0]).tolist() == [2 / 6, 10 / 6]  # capped 2 and 10, mean 6
+    assert effective_size(fit_weights([2.0, 100.0])) == pytest.approx(12**2 / (4 + 100))
+
+
+@given(st.lists(st.floats(0.001, 1000), min_size=1, max_size=50))
+def test_weights_of_a_fit_have_mean_one_and_carry_no_more_than_their_rows(raw):
+    weights = fit_weights(raw)
+    assert weights.mean() == pytest.approx(1)
+    assert 1 - 1e-9 <= effective_size(weights) <= len(raw) + 1e-9
+
+
+@pytest.mark.parametrize("raw", [[-1.0], [math.nan], [math.inf], [0.0, 0.0]])
+def test_weights_no_fit_can_use_are_refused(raw):
+    with pytest.raises(BadInput):
+        fit_weights(raw)
+
+
+# -- what is stored ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"label": [None, 1]}, "t00000"),
+        ({"label": [0, "one"]}, "mix text and numbers"),
+        ({"weight": [1.0, -2.0]}, "-2.0"),
+        ({"weight": [1.0, math.nan]}, "nan"),
+        ({"confidence": [0.5, 1.5]}, "1.5"),
+        ({"confidence": [0.5, "high"]}, "high"),
+        ({"outcome": ["approve", "maybe"]}, "maybe"),
+        ({"outcome": ["approve", None]}, "must be one of approve, reject, correct"),
+        ({"source": ["human_review", "rumour"]}, "rumour"),
+        ({"task_id": ["a", None]}, "task_id"),
+    ],
+)
+def test_bad_input_is_refused_by_value_and_nothing_is_stored(change, shown):
+    learner = Learner(logistic())
+    learner.add(table([[9.0]], [1], start=77))
+    with pytest.raises(BadInput, match=shown):
+        learner.add(table([[1.0], [2.0]], [0, 1]).assign(**change))
+    assert learner.buffer.frame()["task_id"].tolist() == ["t00077"]
+
+
+@pytest.mark.parametrize("missing", ["task_id", "label", "source", "outcome"])
+def test_a_missing_column_is_named(missing):
+    with pytest.raises(BadInput, match=missing):
+        Learner(logistic()).add(table([[1.0]], [0]).drop(columns=missing))
+
+
+def test_other_feature_columns_later_are_named():
+    learner = Learner(logistic())
+    learner.add(table([[1.0, 2.0]], [0]))
+    with pytest.raises(BadInput, match=r"missing: x1.*new: age"):
+        learner.add(table([[1.0, 2.0]], [0]).rename(columns={"x1": "age"}))
+    with pytest.raises(BadInput, match="x1"):
+        learner.buffer.inputs(pd.DataFrame({"x0": [1.0]}))
+
+
+def test_a_frame_that_is_none_and_features_that_describe_the_label_are_refused():
+    with pytest.raises(BadInput, match="DataFrame"):
+        Learner(logistic()).add([{"task_id": "a"}])
+    with pytest.raises(BadInput, match="confidence"):
+        Learner(logistic(), features=["confidence"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"strategy": "best"}, {"weighting": "loud"}, {"rejects": "keep"}, {"holdout": 0.7}, {"min_samples": 0}],
+)
+def test_options_that_are_none_are_refused(options):
+    with pytest.raises(BadInput):
+        Learner(logistic(), **options)
+
+
+def test_an_estimator_without_probabilities_is_refused_with_a_remedy():
+    with pytest.raises(BadInput, match="CalibratedClassifierCV"):
+        Learner(Perceptron())
+
+
+def test_adding_again_changes_nothing_and_a_later_row_replaces():
+    learner = Learner(logistic(), min_samples=1)
+    rows = table(CANCER[:50], BENIGN[:50])
+    assert learner.add(rows) == 50
+    assert learner.add(rows.sample(frac=1, random_state=0)) == 0
+    assert learner.add(rows[rows.columns[::-1]].astype({"x0": object})) == 0
+    assert learner.add(rows.head(3).assign(label=[7, *rows["label"][1:3]])) == 1
+    assert learner.add(rows.tail(3).assign(weight=[9.0, 1 / 0.51, 1 / 0.51])) == 1
+    assert learner.buffer.frame().set_index("task_id").loc["t00000", "label"] == 7
+    assert learner.counted == 50
+    more = pd.concat([rows[10:15], table(CANCER[50:52], BENIGN[50:52], start=50)])
+    assert learner.add(more) == 2
+
+
+def test_of_two_rows_for_one_task_in_a_frame_the_later_one_stays():
+    learner = Learner(logistic())
+    assert learner.add(pd.concat([table([[1.0]], [0]), table([[1.0]], [1])])) == 1
+    assert learner.buffer.frame()["label"].tolist() == [1]
+
+
+def test_the_buffer_has_the_form_of_a_training_frame_and_keeps_raw_weights():
+    class Outcome(enum.Enum):
+        CORRECT = "correct"
+
+    learner = Learner(logistic())
+    learner.add(table([[1.0], [2.0], [3.0]], [0, 1, 1], confidence=[0.99, 0.49, math.nan], outcome=Outcome.CORRECT))
+    frame = learner.buffer.frame()
+    assert list(frame) == ["task_id", "x0", "label", "confidence", "weight", "source", "outcome"]
+    assert frame["weight"].tolist() == [1.0, 2.0, 1 / 0.51]
+    assert set(frame["outcome"]) == {"correct"}
+
+
+# -- what trains -------------------------------------------------------------------------------------------------------
+
+
+def outcomes(**options):
+    learner = Learner(Moody(), min_samples=1, holdout=0.0, **options)
+    kinds = [("approve", 0), ("correct", 1), ("reject", None), ("reject", 1)]
+    learner.add(table([[float(i)] for i in range(4)], [label for _, label in kinds], outcome=[o for o, _ in kinds]))
+    return learner, learner.fit(force=True)
+
+
+def test_rejects_do_not_train_unless_they_are_a_label(moody):
+    learner, challenger = outcomes()
+    assert (learner.counted, challenger.n_rows, challenger.model.classes_.tolist()) == (0, 2, [0, 1])
+    learner, challenger = outcomes(rejects="label")
+    assert (challenger.n_rows, challenger.model.classes_.tolist()) == (4, ["0", "1", "rejected"])
+
+
+def test_a_weight_reaches_the_fit_beside_its_row(moody):
+    learner = Learner(moody, min_samples=1, holdout=0.0)
+    learner.add(table([[1.0], [2.0]], [0, 1], confidence=[0.49, 0.24]))
+    learner.add(table([[3.0]], [1], confidence=0.0, start=9))
+    fitted = learner.fit().model
+    assert fitted.ids_ == [1.0, 2.0, 3.0]
+    assert fitted.weights_ == pytest.approx(np.array([2.0, 4.0, 10.0]) / (16 / 3))  # raw 2, 4, 100 capped at 10; mean 1
+
+
+def test_given_weights_are_kept_and_other_weightings_look_at_confidence_only(moody):
+    rows = table([[1.0], [2.0]], [0, 1], confidence=0.5, weight=[1.0, 3.0])
+    for weighting, expected in [
+        ("inverse_confidence", [0.5, 1.5]),
+        ("ones", [1.0, 1.0]),
+        (lambda c: c * 4, [1.0, 1.0]),
+    ]:
+        learner = Learner(moody, weighting=weighting, min_samples=1)
+        learner.add(rows)
+        assert learner.fit().model.weights_.tolist() == expected
+        assert learner.buffer.frame()["weight"].tolist() == [1.0, 3.0]
+
+
+def test_min_samples_counts_what_people_reviewed_and_would_train_since_the_last_fit(moody):
+    learner = Learner(moody, min_samples=3)
+    learner.add(table([[1.0], [2.0]], [0, 1], source="initial"))
+    learner.add(table([[3.0]], [1], source="audit", start=10))
+    learner.add(table([[4.0]], [1], outcome="reject", start=20))
+    assert learner.counted == 0
+    learner.add(table([[5.0], [6.0]], [0, 1], start=30))
+    with pytest.raises(NotEnoughSamples, match="2 reviewed samples, 3 needed to retrain; review 1 more"):
+        learner.fit()
+    learner.add(table([[7.0]], [0], source="adjudication", start=40))
+    assert learner.ready
+    learner.fit()
+    assert learner.counted == 0
+    learner.add(learner.buffer.frame())
+    assert learner.counted == 0
+    learner.add(table([[5.0]], [1], start=30))  # corrected since
+    assert learner.counted == 1
+
+
+def test_a_fit_that_fails_leaves_everything_as_it_was(moody):
+    learner = Learner(moody, min_samples=1)
+    learner.add(table(DIGITS[:300, :3], NUMBERS[:300], source="initial", outcome=None))
+    learner.add(table(DIGITS[300:340, :3], NUMBERS[300:340], start=300))
+    Moody.broken = True
+    before = (learner.champion, learner.counted, learner.looks, learner.buffer.rows, learner._held, learner._drawn)
+    with pytest.raises(FitFailed, match="out of memory"):
+        learner.fit()
+    after = (learner.champion, learner.counted, learner.looks, learner.buffer.rows, learner._held, learner._drawn)
+    assert all(a is b or a == b for a, b in zip(before, after, strict=True) if not isinstance(a, pd.DataFrame))
+    assert before[3] is after[3]
+    Moody.broken = False
+    assert learner.fit().version == "v1"
+
+
+def test_no_rows_at_all_is_not_enough_even_by_force():
+    with pytest.raises(NotEnoughSamples):
+        Learner(logistic()).fit(force=True)
+
+
+def test_a_missing_weight_parameter_means_resampling_with_a_warning():
+    learner = Learner(KNeighborsClassifier(1), min_samples=1)
+    learner.add(table(CANCER[:60], BENIGN[:60], confidence=RNG.random(60)))
+    with pytest.warns(UserWarning, match="resampled"):
+        assert learner.fit().n_rows == 60
+
+
+def test_the_same_rows_make_the_same_model_in_any_order():
+    made = []
+    for rows in (table(CANCER[:100], BENIGN[:100]), table(CANCER[:100], BENIGN[:100]).iloc[::-1]):
+        learner = Learner(RandomForestClassifier(5), min_samples=1)
+        learner.add(rows)
+        made.append(learner.fit())
+    assert made[0].data_hash == made[1].data_hash
+    assert made[0].model.random_state == 0
+    learner.add(table(CANCER[:1], 1 - BENIGN[:1]))
+    assert learner.fit(force=True).data_hash != made[0].data_hash
+
+
+# -- the holdout -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("initial", "held"),
+    [(2000, 400), (1000, 200), (500, 200), (300, 150), (1, 0)],  # 20 %; at least 200; never more than half
+)
+def test_the_holdout_is_a_fifth_at_least_two_hundred_never_over_half(moody, initial, held):
+    learner = Learner(moody)
+    learner.add(table(RNG.random((initial, 1)), np.arange(initial) % 2, source="initial", outcome=None))
+    assert learner.fit(force=True).n_rows == initial - held
+    assert len(learner.holdout_rows) == held
+
+
+def test_held_out_rows_and_audits_never_train_and_the_draw_stays(moody):
+    learner = Learner(moody, min_samples=1)
+    learner.add(table(np.arange(400.0)[:, None], np.arange(400) % 2, source="initial", outcome=None))
+    learner.add(table(np.arange(1000.0, 1050)[:, None], np.arange(50) % 2, source="audit", start=1000))
+    first = learner.fit(force=True)
+    held = set(learner.holdout_rows["x0"])
+    assert len(held) == 250
+    assert held.isdisjoint(first.model.ids_)
+    learner.add(table(np.arange(2000.0, 2400)[:, None], np.arange(400) % 2, source="initial", outcome=None, start=2000))
+    a_held_one = learner.holdout_rows.head(1).reset_index().assign(source="human_review", outcome="correct")
+    learner.add(a_held_one)
+    second = learner.fit(force=True)
+    assert set(learner.holdout_rows["x0"]) == held
+    assert held.isdisjoint(second.model.ids_)
+    assert (first.version, second.version, second.n_rows) == ("v1", "v2", 200 + 400)
+
+
+def test_a_row_that_was_trained_on_never_joins_the_holdout(moody):
+    learner = Learner(moody, min_samples=1)
+    learner.add(table([[1.0], [2.0]], [0, 1]))
+    learner.fit()
+    learner.add(table([[1.0], [2.0]], [0, 1], source="audit"))
+    assert len(learner.holdout_rows) == 0
+
+
+def test_the_draw_hangs_on_seed_and_ids_not_on_the_order_of_rows():
+    def held(seed, rows):
+        learner = Learner(logistic(), seed=seed)
+        learner.add(rows)
+        return set(learner.holdout_rows.index)
+
+    rows = table(CANCER, BENIGN, source="initial")
+    assert held(1, rows) == held(1, rows.iloc[::-1])
+    assert held(1, rows) != held(2, rows)
+
+
+# -- champion and challenger -------------------------------------------------------------------------------------------
+
+
+def test_compare_counts_its_looks_and_promote_and_rollback_move_the_champion():
+    learner = cancer_learner()
+    with pytest.raises(LearnerError, match="promote the first"):
+        learner.compare(learner.fit())
+    first = learner.fit(force=True)
+    learner.promote(first)
+    learner.add(table(CANCER[320:450], BENIGN[320:450], start=320))
+    second = learner.fit()
+    result = learner.compare(second)
+    truth = learner.holdout_rows["label"].to_numpy(int)
+    wrong = [side.model.predict(learner.buffer.inputs(learner.holdout_rows)) != truth for side in (first, second)]
+    assert result.difference == pytest.approx(wrong[1].mean() - wrong[0].mean())
+    assert (learner.looks, result.n, learner.champion) == (1, 100, first)
+    learner.promote(second)
+    assert learner.rollback() is first
+    with pytest.raises(LearnerError, match="no earlier"):
+        learner.rollback()
+
+
+def test_without_a_holdout_the_verdict_is_undecided(moody):
+    learner = Learner(moody, min_samples=1)
+    learner.add(table([[1.0], [2.0]], [0, 1]))
+    learner.promote(learner.fit())
+    assert learner.compare(learner.fit(force=True)).verdict == "undecided"
+
+
+def test_a_fitted_estimator_is_the_champion_from_the_start():
+    model = logistic().fit(CANCER, BENIGN)
+    learner = Learner(model, min_samples=1)
+    learner.add(table(CANCER[:50], BENIGN[:50]))
+    assert (learner.champion.version, learner.champion.model) == ("v1", model)
+    assert learner.fit().version == "v2"
+
+
+def test_a_reject_among_the_audits_has_no_label_and_is_not_compared_on(moody):
+    learner = Learner(moody)
+    learner.add(table([[1.0], [2.0]], [0, None], source="audit", outcome=["approve", "reject"]))
+    assert len(learner.holdout_rows) == 1
+
+
+# -- asking and answering ----------------------------------------------------------------------------------------------
+
+
+def test_select_asks_where_the_champion_doubts_and_never_what_is_held_out():
+    learner = cancer_learner()
+    learner.promote(learner.fit())
+    pool = table(CANCER[320:], BENIGN[320:], start=320)
+    p = learner.champion.model.predict_proba(learner.buffer.inputs(pool)).max(axis=1)
+    assert learner.select(pool, 5).tolist() == np.argsort(p, kind="stable")[:5].tolist()
+    learner.add(pool.head(40).assign(source="audit"))
+    assert set(learner.select(pool, 1000)) == set(range(40, len(pool)))
+    unnamed = pool.drop(columns="task_id")
+    assert len(learner.select(unnamed, 1000)) == len(pool)
+    assert learner.select(unnamed[learner.buffer.columns].to_numpy(), 5).tolist() == learner.select(unnamed, 5).tolist()
+
+
+def test_the_same_pool_gives_the_same_batch_in_any_order():
+    learner = Learner(KNeighborsClassifier(3), weighting="ones", min_samples=1)  # 3 neighbours: many equal scores
+    learner.add(table(DIGITS[:300], NUMBERS[:300]))
+    learner.promote(learner.fit())
+    pool = table(DIGITS[300:900], NUMBERS[300:900], start=300)
+    mixed = pool.sample(frac=1, random_state=1)
+    one, other = (list(rows["task_id"].iloc[learner.select(rows, 20)]) for rows in (pool, mixed))
+    assert one == other
+
+
+def test_without_a_champion_select_is_random_by_seed():
+    pool = table(CANCER, BENIGN)
+    batches = [Learner(logistic(), seed=seed).select(pool, 10).tolist() for seed in (1, 1, 2)]
+    assert batches[0] == batches[1] != batches[2]
+
+
+def test_a_gap_that_the_model_refuses_goes_to_a_person():
+    learner = cancer_learner()
+    learner.promote(learner.fit())
+    rows = table(CANCER[:4], BENIGN[:4])
+    rows.loc[2, "x3"] = math.nan
+    answers = learner.predict(rows)
+    assert answers["confidence"].isna().tolist() == [False, False, True, False]
+    assert answers["label"].isna().tolist() == [False, False, True, False]
+    assert learner.select(rows, 1, ids=list("dcba")).tolist() == [2]
+
+
+def test_predict_gives_label_confidence_and_model_by_the_index_of_the_frame():
+    learner = cancer_learner()
+    with pytest.raises(LearnerError, match="no model in use"):
+        learner.predict(table(CANCER[:2], BENIGN[:2]))
+    learner.promote(learner.fit())
+    rows = table(CANCER[320:], BENIGN[320:]).set_index("task_id")
+    answers = learner.predict(rows, probabilities=True)
+    assert list(answers) == ["label", "confidence", "model", "probabilities"]
+    assert answers.index.equals(rows.index)
+    assert (answers["label"].to_numpy() == BENIGN[320:]).mean() > 0.9
+    assert all(max(p.values()) == c for p, c in zip(answers["probabilities"], answers["confidence"], strict=True))
+    assert set(answers["model"]) == {"v1"}
+
+
+# -- features ----------------------------------------------------------------------------------------------------------
+
+
+def mixed_rows():
+    frame = table(CANCER[:200, :2], np.where(BENIGN[:200], "benign", "malignant"))
+    return frame.assign(town=np.where(RNG.random(200) < 0.5, "A", "B"), tags=[["t"]] * 200)
+
+
+def test_by_default_every_scalar_column_is_a_feature_in_stored_order():
+    encode = make_column_transformer((OneHotEncoder(), ["town"]), remainder="passthrough")
+    learner = Learner(make_pipeline(encode, HistGradientBoostingClassifier(max_iter=5)), min_samples=1)
+    learner.add(mixed_rows())
+    assert learner.buffer.columns == ["x0", "x1", "town"]
+    learner.add(mixed_rows()[["town", "x1", "x0", "label", "task_id", "source", "outcome"]])
+    assert learner.buffer.columns == ["x0", "x1", "town"]
+    assert learner.fit().model.classes_.tolist() == ["benign", "malignant"]
+
+
+def test_features_may_be_columns_or_a_function():
+    by_name = Learner(logistic(), features=["x1"], min_samples=1)
+    by_function = Learner(logistic(), features=lambda frame: frame[["x1"]].to_numpy() ** 2, min_samples=1)
+    for learner, n in [(by_name, 1), (by_function, 1)]:
+        learner.add(mixed_rows())
+        assert learner.fit().model.n_features_in_ == n
+    assert by_name.buffer.columns == ["x1"]
+
+
+def test_progress_is_told_and_a_learner_can_be_shown():
+    lines = []
+    learner = cancer_learner()
+    learner.fit(progress=lines.append)
+    assert "fitting Pipeline to 220 rows" in lines[0]
+    assert "champion=None, 0 of 100 reviewed" in repr(learner)

@@ -1,0 +1,173 @@
+"""Stored models: what is loaded is what was saved, and nothing hostile is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from datetime import datetime
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.base import BaseEstimator
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_iris
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from hitl_nb.errors import BadInput, LearnerError, ModelNotFound, UntrustedModel
+from hitl_nb.learner import Challenger, ModelStore
+
+X, Y = load_iris(return_X_y=True)
+NOW = datetime(2026, 3, 1, 12)
+
+
+def made(version="v1", estimator=None):
+    model = (make_pipeline(StandardScaler(), LogisticRegression()) if estimator is None else estimator).fit(X, Y)
+    return Challenger(
+        model=model,
+        version=version,
+        n_rows=150,
+        effective_size=90.0,
+        data_hash="ab",
+        strategy="margin",
+        weighting="ones",
+        metrics={"train_accuracy": 0.97},
+    )
+
+
+class Homemade(BaseEstimator):
+    def fit(self, X, y):
+        self.fitted_ = True
+        return self
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        None,
+        RandomForestClassifier(5, random_state=0),
+        GradientBoostingClassifier(n_estimators=3),
+        HistGradientBoostingClassifier(max_iter=3),
+        KNeighborsClassifier(),
+        CalibratedClassifierCV(GaussianNB()),
+        CalibratedClassifierCV(GaussianNB(), method="isotonic"),
+        pytest.param(MLPClassifier(max_iter=5), marks=pytest.mark.filterwarnings("ignore")),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_a_stored_model_answers_as_before(tmp_path, estimator):
+    store, challenger = ModelStore(tmp_path), made(estimator=estimator)
+    store.save(challenger, created_at=NOW)
+    loaded = store.load("v1")
+    assert np.array_equal(loaded.model.predict_proba(X), challenger.model.predict_proba(X))
+    assert (loaded.version, loaded.data_hash, loaded.metrics) == ("v1", "ab", {"train_accuracy": 0.97})
+
+
+def test_the_record_says_where_the_model_comes_from(tmp_path):
+    store = ModelStore(tmp_path)
+    record = store.save(made(), created_at=NOW, policy={"confidence_threshold": 0.85}, metrics={"difference": -0.01})
+    assert record == store.record("v1")
+    assert record.created_at == "2026-03-01T12:00:00"
+    assert record.policy == {"confidence_threshold": 0.85}
+    assert record.metrics == {"train_accuracy": 0.97, "difference": -0.01}
+    assert (record.strategy, record.weighting, record.n_rows) == ("margin", "ones", 150)
+
+
+def test_an_altered_file_is_not_loaded(tmp_path):
+    store = ModelStore(tmp_path)
+    store.save(made(), created_at=NOW)
+    path = tmp_path / "v1.skops"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UntrustedModel, match="sha256"):
+        store.load("v1")
+    path.unlink()
+    with pytest.raises(UntrustedModel, match="gone"):
+        store.load("v1")
+
+
+def test_unknown_types_are_refused_by_name_unless_trusted(tmp_path):
+    store = ModelStore(tmp_path)
+    store.save(made(estimator=Homemade()), created_at=NOW)
+    with pytest.raises(UntrustedModel, match=r"test_models\.Homemade") as caught:
+        store.load("v1")
+    assert store.load("v1", trusted=caught.value.types).model.fitted_
+
+
+def swap(folder, content):
+    """Put another file in place of v1, with a record that fits it, as an attacker could."""
+    (folder / "v1.skops").write_bytes(content)
+    values = json.loads((folder / "v1.json").read_text()) | {"sha256": hashlib.sha256(content).hexdigest()}
+    (folder / "v1.json").write_text(json.dumps(values))
+
+
+def test_a_hostile_file_never_runs_even_with_a_fitting_record(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'owned'}",)
+
+    store = ModelStore(tmp_path)
+    store.save(made(), created_at=NOW)
+    for content, shown in [(skops.io.dumps({"m": os.system}), "system"), (pickle.dumps(Evil()), "cannot be read")]:
+        swap(tmp_path, content)
+        with pytest.raises(UntrustedModel, match=shown):
+            store.load("v1")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_the_pointer_moves_forward_and_back(tmp_path):
+    store = ModelStore(tmp_path)
+    assert store.latest() is None
+    with pytest.raises(ModelNotFound):
+        store.load()
+    for version in ("v1", "v2"):
+        store.save(made(version), created_at=NOW)
+        store.use(version)
+    assert [record.version for record in store.records()] == ["v1", "v2"]
+    assert (store.latest().version, store.load().version) == ("v2", "v2")
+    assert store.rollback().version == ModelStore(tmp_path).latest().version == "v1"
+    with pytest.raises(LearnerError, match="no earlier"):
+        store.rollback()
+
+
+def test_an_unknown_version_names_the_known_ones(tmp_path):
+    store = ModelStore(tmp_path)
+    store.save(made(), created_at=NOW)
+    with pytest.raises(ModelNotFound, match="v1"):
+        store.use("v9")
+
+
+@pytest.mark.parametrize("version", ["../v1", "", ".hidden", "a/b", "v 1"])
+def test_a_version_that_is_no_file_name_is_refused(tmp_path, version):
+    with pytest.raises(BadInput):
+        ModelStore(tmp_path / "models").save(made(version), created_at=NOW)
+    assert list(tmp_path.glob("*.skops")) == []
+
+
+def test_a_stored_model_is_never_overwritten(tmp_path):
+    store = ModelStore(tmp_path)
+    before = store.save(made(), created_at=NOW)
+    with pytest.raises(BadInput, match="stored already"):
+        store.save(made(), created_at=NOW)
+    assert store.record("v1") == before
+
+
+def test_a_save_that_fails_leaves_no_half_model(tmp_path, monkeypatch):
+    store = ModelStore(tmp_path)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        store.save(made(), created_at=NOW)
+    monkeypatch.undo()
+    assert store.records() == []
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,77 @@
+"""Small enough to be read in an afternoon, and no way in for code that hides in data."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+from statistics import median, quantiles
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PYTHON = sorted((ROOT / "hitl_nb").rglob("*.py"))
+SCRIPTS = sorted((ROOT / "hitl_nb").rglob("*.js"))
+
+#: code that runs whatever a file or a text says
+RUNS_ANYTHING = re.compile(
+    r"\b(pickle|dill|cloudpickle|marshal|joblib)\.loads?\(|\bread_pickle\(|(?<![\w.])(eval|exec)\("
+)
+#: registries change, and a clone must not care where packages come from (written so that no name stands here)
+REGISTRY = re.compile(r"\b(py(pi)|(python)hosted|npm(js)|(debian))\.(org|com|net)\b")
+
+
+def lines(path):
+    return path.read_text(encoding="utf-8").count("\n")
+
+
+def function_lengths():
+    """Return the lines of each function from `def` to its end; lines of its own docstring do not count."""
+    for path in PYTHON:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[0]
+                docstring = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) is not None else 0
+                yield node.end_lineno - node.lineno + 1 - docstring, f"{path.relative_to(ROOT)}:{node.name}"
+
+
+def offenders(paths, pattern):
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in paths
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line)
+    ]
+
+
+@pytest.mark.parametrize(("files", "most"), [(PYTHON, 6_000), (SCRIPTS, 1_200)], ids=["python", "javascript"])
+def test_the_package_is_small(files, most):
+    assert sum(map(lines, files)) <= most
+
+
+def test_a_file_has_at_most_400_lines():
+    assert {str(path.relative_to(ROOT)): lines(path) for path in PYTHON + SCRIPTS if lines(path) > 400} == {}
+
+
+def test_functions_are_short():
+    found = sorted(function_lengths())
+    counts = [count for count, _ in found]
+    assert [name for count, name in found if count > 60] == []
+    assert median(counts) <= 8
+    assert quantiles(counts, n=10)[-1] <= 30
+
+
+def test_nothing_from_a_file_is_run():
+    assert offenders(PYTHON, RUNS_ANYTHING) == []
+
+
+def test_no_package_registry_is_named():
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    kept = [ROOT / name for name in listed.stdout.splitlines() if not name.endswith((".png", ".duckdb", ".gz"))]
+    assert offenders([path for path in kept if path.is_file()], REGISTRY) == []
+
+
+@pytest.mark.parametrize("line", ["pickle.load(f)", "joblib.load(path)", "eval(text)", "exec(text)"])
+def test_what_runs_anything_is_recognised(line):
+    assert RUNS_ANYTHING.search(line)
