@@ -154,8 +154,6 @@ def pairs_needed(disagreement: float = ASSUMED_DISAGREEMENT, level: float = 0.95
 
     None when no affordable number does (a share of about 1/2 or more).
 
-    Examples
-    --------
     >>> pairs_needed()
     9
     """
@@ -191,16 +189,16 @@ def corrected_risk(wrong: int, n: int, disagreements: int, pairs: int, level: fl
     0.8% (0.0% to 3.9% at 95%, n = 2000)
     """
     split = (1 + _within("level", level, inside=True)) / 2
-    observed, e = clopper_pearson(wrong, n, split), clopper_pearson(disagreements, pairs, split)
-    if not e.high < 0.5:
-        raise _cannot_be_said(pairs_needed(e.estimate if pairs else ASSUMED_DISAGREEMENT, split))
+    observed, differ = clopper_pearson(wrong, n, split), clopper_pearson(disagreements, pairs, split)
+    if not differ.high < 0.5:
+        raise _cannot_be_said(pairs_needed(differ.estimate if pairs else ASSUMED_DISAGREEMENT, split))
 
     def risk(seen: float, disagreement: float) -> float:
         error = _error_from_disagreement(disagreement)
         return min(1.0, max(0.0, (seen - error) / (1 - 2 * error)))
 
-    corners = [risk(seen, share) for seen in (observed.low, observed.high) for share in (e.low, e.high)]
-    estimate = risk(observed.estimate, e.estimate) if n else math.nan
+    corners = [risk(seen, share) for seen in (observed.low, observed.high) for share in (differ.low, differ.high)]
+    estimate = risk(observed.estimate, differ.estimate) if n else math.nan
     return Interval(estimate=estimate, low=min(corners), high=max(corners), level=level, n=observed.n)
 
 
@@ -315,8 +313,8 @@ def compare_paired(
     if champion.shape != challenger.shape or champion.ndim != 1:
         sizes = (champion.shape, challenger.shape)
         raise BadInput(name="champion_wrong, challenger_wrong", value=sizes, remedy="need the same cases in each")
-    if not all(isinstance(wrong, (bool, np.bool_)) or wrong in (0, 1) for wrong in (*champion, *challenger)):
-        raise BadInput(name="wrong", value=champion.tolist(), remedy="must be True or False for every case")
+    if odd := [wrong for wrong in (*champion, *challenger) if wrong not in (0, 1)]:
+        raise BadInput(name="wrong", value=odd[0], remedy="must be True or False for every case")
     _within("margin", margin, inside=True)
     first, second = champion.astype(bool), challenger.astype(bool)
     n, repaired, broken = len(first), int((first & ~second).sum()), int((second & ~first).sum())
@@ -375,8 +373,8 @@ class Certificate:
     def __post_init__(self) -> None:
         for name in ("threshold", "target_risk", "confidence_level", "coverage"):
             if getattr(self, name) is not None or name == "coverage":
-                _within(name, getattr(self, name))
-        _count("n", self.n)
+                object.__setattr__(self, name, _within(name, getattr(self, name)))  # numpy numbers become plain ones
+        object.__setattr__(self, "n", _count("n", self.n))
         if (self.threshold is None) != bool(self.reason_if_none):
             remedy = "must say why when threshold is None, and only then"
             raise BadInput(name="reason_if_none", value=self.reason_if_none, remedy=remedy)
@@ -395,9 +393,8 @@ class Certificate:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Certificate:
         """Return the certificate that `to_dict` wrote; missing or unknown fields are `BadInput`."""
-        names, needed = {field.name for field in fields(cls)}, {"threshold", "target_risk", "confidence_level"}
-        odd = (set(values) - names) | ((needed | {"n", "coverage", "kind"}) - set(values))
-        if odd:
+        needed = {"threshold", "target_risk", "confidence_level", "n", "coverage", "kind"}
+        if odd := (set(values) - {field.name for field in fields(cls)}) | (needed - set(values)):
             raise BadInput(name="certificate", value=sorted(odd), remedy="these fields are unknown or missing")
         at = values.get("revoked_at")
         return cls(**{**values, "revoked_at": datetime.fromisoformat(at) if isinstance(at, str) else at})

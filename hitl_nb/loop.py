@@ -1,9 +1,10 @@
-"""Where learner meets queue: the training set, the retrain trigger, promotion."""
+"""The one place where learner meets queue: training set, retrain trigger, promotion."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,87 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hitl_nb.errors import BadInput, FitFailed
-from hitl_nb.learner import Learner
+from hitl_nb.evidence import PairedComparison
+from hitl_nb.learner import Challenger, Learner, ModelStore
+from hitl_nb.queue import ReviewQueue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrainReport:
+    """What a retrain led to; ``str()`` is one sentence."""
+
+    #: the new model
+    challenger: Challenger
+    #: how it compares with the one in use; None for a first model
+    comparison: PairedComparison | None
+    #: whether it is in use now
+    promoted: bool
+    #: how often this holdout has been looked at; each look adds its own chance of a wrong promotion
+    looks: int
+
+    def __str__(self) -> str:
+        made = f"{self.challenger.version} from {self.challenger.n_rows} rows"
+        return f"{made}: {self.comparison or 'promote: the first model'} (look {self.looks})"
+
+
+class Loop:
+    """Feeds the answers of a queue to a learner, retrains when enough have come, promotes on proof alone.
+
+    Parameters
+    ----------
+    queue : where the answers are
+    learner : what learns from them; give it the initial labels with ``learner.add`` first
+    models : where models are kept; None: in memory only
+    margin : a challenger is promoted when its error is proven to exceed the champion's by no more than this share
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from hitl_nb import open_queue
+    >>> queue = open_queue(":memory:")
+    >>> loop = Loop(queue, Learner(LogisticRegression(), min_samples=2))
+    >>> for x in (1.0, 4.0):
+    ...     task = queue.submit(input_data={"x": x}, ai_prediction={"label": "low"}, confidence=0.5, reason="unsure")
+    ...     _ = queue.resolve(task.task_id, "ann", "correct", {"label": "high"}) if x > 2 else queue.resolve(
+    ...         task.task_id, "ann", "approve")
+    >>> loop.refresh(), loop.learner.ready, loop.retrain().promoted
+    (2, True, True)
+    """
+
+    def __init__(
+        self, queue: ReviewQueue, learner: Learner, *, models: ModelStore | None = None, margin: float = 0.02
+    ) -> None:
+        self.queue, self.learner, self.models, self.margin = queue, learner, models, margin
+
+    def refresh(self) -> int:
+        """Hand the answers that stand to the learner; returns how many are new or changed."""
+        frame = self.queue.training_frame()
+        return self.learner.add(frame) if len(frame) else 0
+
+    def retrain(self, progress: Callable[[str], None] | None = None, force: bool = False) -> RetrainReport:
+        """Fit a challenger, compare it with the champion on the holdout, and promote it if it is proven not worse.
+
+        Raises
+        ------
+        NotEnoughSamples : too few new answers, unless ``force``
+        FitFailed : the estimator raised; champion and buffer are unchanged
+        """
+        challenger = self.learner.fit(progress, force)
+        first = self.learner.champion is None
+        comparison = None if first else self.learner.compare(challenger, self.margin)
+        promoted = comparison is None or comparison.verdict == "promote"
+        if self.models is not None:
+            self.models.save(challenger, created_at=self.queue.store.now)
+        if promoted:
+            self.learner.promote(challenger)
+        if promoted and self.models is not None:
+            self.models.use(challenger.version)
+        report = RetrainReport(
+            challenger=challenger, comparison=comparison, promoted=promoted, looks=self.learner.looks
+        )
+        facts = {"model": challenger.version, "data": challenger.data_hash, "promoted": promoted}
+        self.queue.note("retrain", facts | {"says": str(report)})
+        return report
 
 
 def default_estimator() -> Any:

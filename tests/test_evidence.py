@@ -306,6 +306,10 @@ def test_a_certificate_survives_its_dict():
     assert Certificate.from_dict(revoked.to_dict()) == revoked
 
 
+def test_a_certificate_made_of_numpy_numbers_is_the_same():
+    assert replace(PROMISE, threshold=np.float64(0.9), n=np.int64(400), id="") == PROMISE
+
+
 def test_a_certificate_is_named_by_its_content_and_keeps_its_name_when_revoked():
     assert replace(PROMISE, id="").id == PROMISE.id
     assert replace(PROMISE, id="", n=401).id != PROMISE.id

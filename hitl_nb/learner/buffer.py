@@ -70,7 +70,7 @@ def _as_text(label: Any) -> Any:
 def row_hashes(frame: pd.DataFrame) -> NDArray[np.uint64]:
     """Return a hash per row that does not hang on dtype, column order or how a gap is written."""
     total = np.zeros(len(frame), dtype=np.uint64)
-    for name in sorted(frame.columns):
+    for name in sorted(frame.columns, key=str):
         column = frame[name]
         number = pd.api.types.infer_dtype(column, skipna=True) in _NUMBERS
         values = column.to_numpy(dtype=float, na_value=np.nan) if number else column.astype(object).map(str).to_numpy()

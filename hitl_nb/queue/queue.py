@@ -143,6 +143,10 @@ class ReviewQueue:
 
         return self._write(work)
 
+    def status(self, task_id: str) -> Status:
+        """Return where a task stands."""
+        return Status(self._read(lambda tx: tx.task(task_id).status))
+
     def told(self, task_id: str) -> tuple[Status, ReviewTask]:
         """Return what the caller was told when a task was submitted, and the task."""
         return self._read(lambda tx: read.told(tx, task_id))
