@@ -75,6 +75,7 @@ class Clock:
     now: datetime
 
     def __call__(self) -> datetime:
+        """Return the time."""
         return self.now
 
 
@@ -164,7 +165,7 @@ class Demo:
 
     def _reviewers(self, error_rate: float) -> None:
         words = {"ann": ("reviewer",), "ben": ("reviewer",), "eve": ("reviewer", "adjudicator")}
-        made = {"error_rate": error_rate, "labels": self.labels}
+        made: dict[str, Any] = {"error_rate": error_rate, "labels": self.labels}
         self.first, self.second, self.last = (
             SimulatedReviewer(who=Reviewer(id=name, roles=roles), rng=np.random.default_rng([self.seed, i]), **made)
             for i, (name, roles) in enumerate(words.items())
@@ -209,7 +210,7 @@ class Demo:
         retrains: list[RetrainReport] = []
         known = decided.set_index("task_id")
         for task_id in tqdm(self._wanted(loop.learner), desc="review", unit="task", leave=False, disable=self.quiet):
-            self._answer(task_id, known.at[task_id, "label"], known.at[task_id, "truth"])
+            self._answer(task_id, str(known.at[task_id, "label"]), str(known.at[task_id, "truth"]))
         loop.refresh()
         if loop.learner.ready:
             retrains.append(loop.retrain())
@@ -256,19 +257,17 @@ class Demo:
         asked = told[told["status"] == "pending_review"].set_index("task_id")
         wrong = (asked["label"] != asked["truth"]) & asked.index.isin(history["task_id"][history["wrong"].notna()])
         stopped = wrong & asked.index.isin(history["task_id"][history["wrong"].fillna(False)])
+        caught, missed = int(stopped.sum()), int((wrong & ~stopped).sum())
         rows = [
             ("data", f"{self.title}: {len(self.initial)} labelled at first, {len(self.stream)} streamed"),
             ("inputs", f"{len(told)}"),
             ("automatic", f"{len(approved) / len(told):.1%} at threshold 0.85"),
             *audits.lines(),
             ("truth: automatic answers wrong", f"{risk:.1%}"),
-            (
-                "reviews",
-                f"{len(asked)} asked by a rule; {stopped.sum()} stopped a wrong answer, {(wrong & ~stopped).sum()} let one through",
-            ),
+            ("reviews", f"{len(asked)} asked by a rule; {caught} stopped a wrong answer, {missed} let one through"),
             ("accuracy before", f"{before:.1%} on {len(self.test)} unseen rows"),
             *((f"after, {arm}", f"{found:.1%} with {self.min_samples} reviews") for arm, found in self._arms().items()),
-            *(("retrain", str(report)) for report in retrains or ["not enough answers came"]),
+            *(("retrain", said) for said in ([*map(str, retrains)] or ["not enough answers came"])),
             ("model in use", loop.learner.champion.version if loop.learner.champion else "none"),
             ("queue file", f"{self.path}  (see it: hitl-nb stats {self.path})"),
         ]
@@ -294,7 +293,7 @@ class Audits:
         predicted = history[history["audit_probability"] > 0].set_index("task_id")["prediction"]
         said = queue.annotations().groupby("task", sort=False)["label"].agg(list)
         said = said[said.index.isin(predicted.index)]
-        wrong = sum(labels[0] != predicted[task] for task, labels in said.items())
+        wrong = sum(labels[0] != predicted[str(task)] for task, labels in said.items())
         pairs = [labels for labels in said if len(labels) > 1]
         return cls(n=len(said), wrong=wrong, pairs=len(pairs), differ=sum(one != two for one, two, *_ in pairs))
 

@@ -25,7 +25,7 @@ MAX_NAME = 200
 
 
 def canonical(value: Any, where: str = "payload") -> str:
-    """Return the one canonical text of a payload.
+    r"""Return the one canonical text of a payload.
 
     Parameters
     ----------
@@ -44,16 +44,19 @@ def canonical(value: Any, where: str = "payload") -> str:
 
     Examples
     --------
-    >>> canonical({"b": float("nan"), "a": b"\\x00"})
+    >>> canonical({"b": float("nan"), "a": b"\x00"})
     '{"a":{"$bytes":"AA=="},"b":{"$float":"nan"}}'
     """
-    text = json.dumps(_encode(value, where, 0), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    text = _dump(_encode(value, where, 0))
     if len(text) * 4 > MAX_FIELD_BYTES:  # four bytes at most for a character
         check_size(text, where, MAX_PAYLOAD_BYTES)
         for key, part in value.items() if isinstance(value, Mapping) else [("", value)]:
-            field_text = json.dumps(_encode(part, where, 0), ensure_ascii=False)
-            check_size(field_text, f"{where}.{key}" if key else where, MAX_FIELD_BYTES)
+            check_size(_dump(_encode(part, where, 0)), f"{where}.{key}" if key else where, MAX_FIELD_BYTES)
     return text
+
+
+def _dump(encoded: Any) -> str:
+    return json.dumps(encoded, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def check_size(text: str, where: str, limit: int) -> None:
@@ -76,10 +79,21 @@ def digest(*texts: str) -> str:
 def parse(text: str) -> Any:
     """Return the value of a canonical text.
 
+    Raises
+    ------
+    BadInput
+        The text is not one that ``canonical`` makes; nothing in a text can name a type beyond its few.
+
+    Examples
+    --------
     >>> parse(canonical({"x": [1, 2.5, None]}))
     {'x': [1, 2.5, None]}
     """
-    return _decode(json.loads(text))
+    try:
+        return _decode(json.loads(text, parse_constant=_no_json))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        remedy = f"this is no canonical text ({error}); restore it from a backup"
+        raise BadInput(name="stored text", value=text, remedy=remedy) from None
 
 
 def _encode(value: Any, where: str, depth: int) -> Any:
@@ -89,7 +103,7 @@ def _encode(value: Any, where: str, depth: int) -> Any:
         return None if value is None else bool(value)
     if isinstance(value, str):
         return _text(value, where)
-    if isinstance(value, (int, np.integer)):
+    if isinstance(value, (int, np.integer)) and not isinstance(value, np.timedelta64):
         return _integer(int(value), where)
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else {"$float": str(float(value))}
@@ -114,7 +128,7 @@ def _text(value: str, where: str) -> str:
     except UnicodeEncodeError:
         remedy = "holds a lone surrogate; decode the text properly or pass bytes"
         raise NoCanonicalForm(name=where, value=value, remedy=remedy) from None
-    return str(value)
+    return str.__str__(value)  # of a text that is an enum member: its text, not its name
 
 
 def _mapping(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
@@ -129,7 +143,7 @@ def _mapping(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]
 def _special(value: Any, where: str) -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {"$bytes": base64.b64encode(bytes(value)).decode()}
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and not isinstance(value, np.ma.MaskedArray):
         array = np.asarray(value, order="C", dtype=value.dtype.newbyteorder("<"))
         data = base64.b64encode(array.tobytes()).decode()
         return {"$array": {"data": data, "dtype": array.dtype.str, "shape": list(array.shape)}}
@@ -137,10 +151,14 @@ def _special(value: Any, where: str) -> Any:
         value = value.astype("datetime64[us]").item()
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return None
-    if isinstance(value, (datetime, date)):
-        return {"$time": value.isoformat()}
+    if isinstance(value, (datetime, date)):  # a pandas Timestamp too, in microseconds
+        return {"$time": (datetime if isinstance(value, datetime) else date).isoformat(value)}
     remedy = f"{type(value).__name__} has no canonical form; pass text, numbers, bytes, lists, dicts or numeric arrays"
     raise NoCanonicalForm(name=where, value=type(value).__name__, remedy=remedy)
+
+
+def _no_json(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _decode(value: Any) -> Any:
@@ -156,13 +174,19 @@ def _decode(value: Any) -> Any:
 
 
 def _array(inner: dict[str, Any]) -> np.ndarray[Any, Any]:
-    data = np.frombuffer(base64.b64decode(inner["data"]), dtype=np.dtype(inner["dtype"]))
-    return data.reshape(inner["shape"]).copy()
+    dtype = np.dtype(str(inner["dtype"]))
+    if dtype.kind not in "biuf":
+        raise TypeError(f"no array of {dtype}")
+    return np.frombuffer(_bytes(inner["data"]), dtype=dtype).reshape(inner["shape"]).copy()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
 
 
 _TAGS: dict[str, Any] = {
     "$float": float,
-    "$bytes": base64.b64decode,
+    "$bytes": _bytes,
     "$array": _array,
     "$time": lambda text: datetime.fromisoformat(text) if "T" in text else date.fromisoformat(text),
     "$object": lambda inner: {key: _decode(item) for key, item in inner.items()},

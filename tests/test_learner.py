@@ -256,6 +256,15 @@ def test_adding_again_changes_nothing_and_a_later_row_replaces():
     assert learner.add(more) == 2
 
 
+def test_a_gap_is_the_same_however_it_is_written():
+    learner = Learner(logistic())
+    rows = table([[1.0], [2.0]], ["a", "b"]).assign(town=["Ulm", None], age=[3.0, math.nan])
+    assert learner.add(rows) == 2
+    again = rows.assign(town=pd.Series(["Ulm", None], dtype=object), age=pd.array([3, None], dtype="Int64"))
+    assert learner.add(again) == 0
+    assert learner.add(again.head(1).assign(town=None)) == 1
+
+
 def test_of_two_rows_for_one_task_in_a_frame_the_later_one_stays():
     learner = Learner(logistic())
     assert learner.add(pd.concat([table([[1.0]], [0]), table([[1.0]], [1])])) == 1
@@ -407,7 +416,9 @@ def test_a_row_that_was_trained_on_never_joins_the_holdout(moody):
     learner.add(table([[1.0], [2.0]], [0, 1]))
     learner.fit()
     learner.add(table([[1.0], [2.0]], [0, 1], source="audit"))
+    learner.add(table([[3.0], [4.0]], [0, 1], start=5))
     assert len(learner.holdout_rows) == 0
+    assert learner.fit(force=True).model.ids_ == [3.0, 4.0]  # but an audit does not train either
 
 
 def test_the_draw_hangs_on_seed_and_ids_not_on_the_order_of_rows():

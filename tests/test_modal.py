@@ -42,6 +42,14 @@ class Brittle(ClassifierMixin, BaseEstimator):
         return self
 
 
+class Recorder(ClassifierMixin, BaseEstimator):
+    """An estimator that keeps what it was given."""
+
+    def fit(self, X, y, sample_weight=None):
+        self.rows_, self.weights_ = X[:, 0], sample_weight
+        return self
+
+
 def state(learner):
     return learner.estimator, learner.X_training, learner.y_training, learner.sample_weight
 
@@ -112,6 +120,12 @@ def test_a_bootstrap_takes_the_weights_along_and_is_seeded():
     one_class = np.where(Y == 0, 0.0, 1.0)
     assert np.array_equal(fitted(1, one_class), fitted(1, one_class))
     assert not np.array_equal(fitted(1, one_class), fitted(2, one_class))
+    numbered = np.arange(50.0)
+    learner = WeightedActiveLearner(Recorder()).fit(
+        numbered[:, None], numbered > 9, bootstrap=True, sample_weight=numbered
+    )
+    assert learner.estimator.rows_.tolist() == learner.estimator.weights_.tolist()
+    assert len(set(learner.estimator.rows_)) < 50
 
 
 @pytest.mark.parametrize("kind", ["frame", "sparse", "list"])

@@ -122,6 +122,16 @@ def test_a_hostile_file_never_runs_even_with_a_fitting_record(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize("text", ["", "[1]", '{"colour": "red"}', None])
+def test_a_damaged_record_is_not_believed(tmp_path, text):
+    store = ModelStore(tmp_path)
+    store.save(made(), created_at=NOW)
+    path = tmp_path / "v1.json"
+    path.write_text(path.read_text().replace('"version": "v1"', '"version": "v2"') if text is None else text)
+    with pytest.raises(UntrustedModel, match="record"):
+        store.load("v1")
+
+
 def test_the_pointer_moves_forward_and_back(tmp_path):
     store = ModelStore(tmp_path)
     assert store.latest() is None

@@ -79,8 +79,10 @@ def _probabilities(model: Any, x: Any) -> NDArray[np.float64]:
     try:
         return np.asarray(model.predict_proba(x), dtype=np.float64)
     except ValueError:
+        if not isinstance(x, (pd.DataFrame, np.ndarray)):
+            raise
         whole = np.asarray(pd.DataFrame(x).replace([np.inf, -np.inf], np.nan).notna().all(axis=1))
-        if whole.all() or not isinstance(x, (pd.DataFrame, np.ndarray)):
+        if whole.all():
             raise
         matrix = np.full((len(whole), len(model.classes_)), np.nan)
         if whole.any():

@@ -72,8 +72,8 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
-def _untrusted(record: ModelRecord, reason: str, types: Sequence[str] = ()) -> UntrustedModel:
-    return UntrustedModel(version=record.version, reason=plain(reason), types=list(types))
+def _untrusted(version: str, reason: str, types: Sequence[str] = ()) -> UntrustedModel:
+    return UntrustedModel(version=version, reason=plain(reason), types=list(types))
 
 
 def _restored(record: ModelRecord, content: bytes, trusted: Set[str]) -> Any:
@@ -85,8 +85,8 @@ def _restored(record: ModelRecord, content: bytes, trusted: Set[str]) -> Any:
         if not unknown:
             return skops.io.loads(content, trusted=sorted(trusted))
     except Exception as error:
-        raise _untrusted(record, f"the file cannot be read ({type(error).__name__}: {error})") from error
-    raise _untrusted(record, f"it holds types that are not on the list: {', '.join(unknown)}", unknown)
+        raise _untrusted(record.version, f"the file cannot be read ({type(error).__name__}: {error})") from error
+    raise _untrusted(record.version, f"it holds types that are not on the list: {', '.join(unknown)}", unknown)
 
 
 class ModelStore:
@@ -155,7 +155,13 @@ class ModelStore:
         path = self._path(version, "json")
         if not path.exists():
             raise ModelNotFound(version=version, path=str(self.folder), known=[r.version for r in self.records()])
-        return ModelRecord(**json.loads(path.read_text(encoding="utf-8")))
+        try:
+            record = ModelRecord(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise _untrusted(version, f"its record {path.name} cannot be read ({error})") from error
+        if record.version != version:
+            raise _untrusted(version, f"its record {path.name} names another version")
+        return record
 
     def records(self) -> list[ModelRecord]:
         """Return all records, oldest first."""
@@ -178,9 +184,9 @@ class ModelStore:
         try:
             content = self._path(record.version, "skops").read_bytes()
         except FileNotFoundError:
-            raise _untrusted(record, "its file is gone") from None
+            raise _untrusted(record.version, "its file is gone") from None
         if hashlib.sha256(content).hexdigest() != record.sha256:
-            raise _untrusted(record, "the file is not the one that was saved (sha256 differs)")
+            raise _untrusted(record.version, "the file is not the one that was saved (sha256 differs)")
         model = _restored(record, content, TRUSTED | set(trusted))
         names = {field.name for field in fields(Challenger)} - {"model"}
         return Challenger(model=model, **{name: getattr(record, name) for name in names})

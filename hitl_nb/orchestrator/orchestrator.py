@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hitl_nb.connect import open_queue
 from hitl_nb.errors import BadInput, TaskEscalated, WaitTimeout
-from hitl_nb.orchestrator.route import route_frame, route_one
+from hitl_nb.orchestrator.route import route_one
 from hitl_nb.policy import Policy
 from hitl_nb.queue import ReviewQueue
 from hitl_nb.task import Priority, Review, Status
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 POLL = 0.5
 #: file that an orchestrator without a queue opens in the current folder
 DEFAULT_FILE = "reviews.duckdb"
+#: files of which that was said
 _said: set[str] = set()
 
 
@@ -48,14 +50,21 @@ class Orchestrator:
     """
 
     def __init__(
-        self, confidence_threshold: float | None = None, *, queue: ReviewQueue | None = None, policy: Policy | None = None
-    ) -> None:  # fmt: skip
+        self,
+        confidence_threshold: float | None = None,
+        *,
+        queue: ReviewQueue | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         if confidence_threshold is not None and policy is not None:
             remedy = "the policy holds its own threshold; pass one of the two"
             raise BadInput(name="confidence_threshold", value=confidence_threshold, remedy=remedy)
-        if confidence_threshold is not None:
-            policy = Policy(confidence_threshold)
-        self.policy = policy or Policy()
+        if isinstance(queue, (str, Path)):
+            raise BadInput(name="queue", value=str(queue), remedy="pass open_queue(path)")
+        if policy is not None and not isinstance(policy, Policy):
+            raise BadInput(name="policy", value=policy, remedy="pass a Policy")
+        given = Policy() if confidence_threshold is None else Policy(confidence_threshold)
+        self.policy = policy or given
         self._policy_dict = self.policy.to_dict()
         self.queue = queue if queue is not None else _default_queue()
 
@@ -127,6 +136,8 @@ class Orchestrator:
             Index of ``inputs``; status, task_id, label, confidence, reason, reasons, priority, expertise, deadline,
             audit_probability.
         """
+        from hitl_nb.orchestrator.frame import route_frame
+
         roles = {"key": key, "subject": subject, "group": group, "value": value}
         return route_frame(self.queue, self.policy, self._policy_dict, inputs, predictions, roles, progress)
 
@@ -172,15 +183,21 @@ class Orchestrator:
         """Do what ``wait`` does, for ``await``: no thread is held while nothing happens."""
         woken, loop = asyncio.Event(), asyncio.get_running_loop()
         waiting = _Waiting(self.queue, task_id, timeout, after, caller)
-        end = self.queue.watch(task_id, lambda: loop.call_soon_threadsafe(woken.set))
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile, nobody waits any more
+                loop.call_soon_threadsafe(woken.set)
+
+        end = self.queue.watch(task_id, wake)
         try:
             while True:
                 woken.clear()
                 review = waiting.look()
                 if review is not None:
                     return review
+                pause = waiting.pause()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), waiting.pause())
+                    await asyncio.wait_for(woken.wait(), pause)
         finally:
             end()
 
@@ -213,7 +230,8 @@ class _Waiting:
 
 
 def _default_queue() -> ReviewQueue:
-    if DEFAULT_FILE not in _said:
-        _said.add(DEFAULT_FILE)
+    path = str(Path(DEFAULT_FILE).resolve())
+    if path not in _said:
+        _said.add(path)
         print(f"hitl_nb keeps reviews in {DEFAULT_FILE} in the current folder; pass queue=open_queue(path) to choose.")
     return open_queue(DEFAULT_FILE)

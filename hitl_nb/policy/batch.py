@@ -35,7 +35,7 @@ class Batch(Mapping[str, Array]):
     @classmethod
     def from_rows(cls, inputs: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]) -> Batch:
         """Build a batch from dicts, one input and one prediction a row."""
-        sides = {"input": inputs, "prediction": predictions}
+        sides = _sides(inputs, predictions)
 
         def column(side: str, name: str) -> Array | None:
             if not any(name in row for row in sides[side]):
@@ -47,10 +47,10 @@ class Batch(Mapping[str, Array]):
     @classmethod
     def from_frames(cls, inputs: pd.DataFrame, predictions: pd.DataFrame) -> Batch:
         """Build a batch from two frames of the same index."""
-        sides = {"input": inputs, "prediction": predictions}
+        sides = _sides(inputs, predictions)
 
         def column(side: str, name: str) -> Array | None:
-            return sides[side][name].to_numpy() if name in sides[side].columns else None
+            return _values(sides[side][name]) if name in sides[side].columns else None
 
         return cls(len(inputs), column, [f"{side}.{name}" for side, frame in sides.items() for name in frame.columns])
 
@@ -68,6 +68,9 @@ class Batch(Mapping[str, Array]):
             known = ", ".join(self._names[:20])
             raise BadInput(name="field", value=name, remedy=f"no row has it; there are: {known}")
         return np.asarray(found)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -101,6 +104,20 @@ class Batch(Mapping[str, Array]):
         return np.full(self.n, np.nan)
 
 
+def _sides(inputs: Any, predictions: Any) -> dict[str, Any]:
+    if len(inputs) != len(predictions):
+        remedy = f"there are {len(inputs)} inputs; pass one prediction for each"
+        raise BadInput(name="predictions", value=f"{len(predictions)} rows", remedy=remedy)
+    return {"input": inputs, "prediction": predictions}
+
+
+def _values(series: pd.Series[Any]) -> Array:
+    """Return a column as an array, each value as it is stored: an integer beside a missing value stays one."""
+    if isinstance(series.dtype, np.dtype) or not series.hasnans:
+        return series.to_numpy()
+    return objects(series.tolist())
+
+
 def _slice(column: Array | None, i: int) -> Array | None:
     return None if column is None else column[i : i + 1]
 
@@ -112,6 +129,13 @@ def _keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def objects(values: Sequence[Any]) -> Array:
     """Return a one-dimensional object array, whatever the values are."""
     return np.fromiter(values, dtype=object, count=len(values))
+
+
+def absent(values: Array) -> Array:
+    """Return where there is no value at all, bool of shape (n,)."""
+    if values.dtype.kind != "O":
+        return np.zeros(len(values), dtype=bool)
+    return np.fromiter((value is None for value in values), bool, len(values))
 
 
 def _number(value: Any) -> float:

@@ -105,7 +105,9 @@ class Decisions:
         bits = np.zeros(len(self), dtype=np.int64)
         for k, finding in enumerate(self.findings):
             bits |= finding.fired.astype(np.int64) << k
-        found, codes = np.unique(bits, return_inverse=True)
+        import pandas as pd
+
+        codes, found = pd.factorize(bits)
         sets = [tuple(f for k, f in enumerate(self.findings) if bit >> k & 1) for bit in found.tolist()]
         return codes.astype(np.int64), sets
 
@@ -115,8 +117,9 @@ def reasons_at(finding: Finding, rows: Array) -> list[Reason]:
     fixed = {key: getattr(finding, key) for key in ("rule", "says", "bound", "field", "hard")}
     if finding.values is None:
         return [Reason(**fixed)] * len(rows)
-    return [Reason(value=value, **fixed) for value in map(_scalar, finding.values[rows].tolist())]
+    return [Reason(value=value, **fixed) for value in map(scalar, finding.values[rows].tolist())]
 
 
-def _scalar(value: Any) -> Any:
+def scalar(value: Any) -> Any:
+    """Return a numpy scalar as a plain one."""
     return value.item() if isinstance(value, np.generic) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -14,9 +14,9 @@ import numpy as np
 from hitl_nb.errors import BadInput
 from hitl_nb.evidence import Certificate
 from hitl_nb.payload import canonical, digest, name
-from hitl_nb.policy.batch import Array, Batch
-from hitl_nb.policy.decision import Decisions
-from hitl_nb.policy.rule import FLAGS, Finding, Rule, rule_from_dict
+from hitl_nb.policy.batch import Array, Batch, absent
+from hitl_nb.policy.decision import Decisions, scalar
+from hitl_nb.policy.rule import FLAGS, Finding, Rule, check_finding, rule_from_dict
 from hitl_nb.task import CONSENSUS, ON_DEADLINE
 
 #: findings a policy may make: they are told apart by the bits of one integer
@@ -79,8 +79,10 @@ class Policy:
             _freeze(self, confidence_threshold=_share("confidence_threshold", self.confidence_threshold))
         for what in ("audit_rate", "second_audit"):
             _freeze(self, **{what: _share(what, getattr(self, what))})
-        for label, threshold in self.label_thresholds.items():
-            _share(f"threshold of label {label!r}", threshold)
+        _freeze(self, label_thresholds=dict(_label_threshold(*one) for one in self.label_thresholds.items()))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)):
+            raise BadInput(name="seed", value=self.seed, remedy="pass an integer")
+        _freeze(self, seed=int(self.seed))
         _one_of("on_deadline", self.on_deadline, ON_DEADLINE)
         _one_of("consensus", self.consensus, CONSENSUS)
         if self.deadline is not None and not (isinstance(self.deadline, timedelta) and self.deadline > timedelta(0)):
@@ -101,22 +103,15 @@ class Policy:
         now
             UTC; deadlines count from it.
         """
-        findings = [finding for rule in (*FLAGS, *self.rules) for finding in rule.check(batch)]
-        findings += self._confidence(batch)
-        asked = np.zeros(batch.n, dtype=bool)
-        for finding in findings:
-            asked |= finding.fired
-        hard = np.zeros(batch.n, dtype=bool)
-        for finding in findings:
-            hard |= finding.fired & finding.hard
-        uniform = draws(task_ids, self.seed)
+        findings = self._findings(batch)
+        asked, hard = _any(findings, batch.n), _any([f for f in findings if f.hard], batch.n)
+        pairs = id_pairs(task_ids, batch.n)
+        uniform = draws(pairs, self.seed)
         audit = ~asked & (uniform < self.audit_rate)
-        if audit.any():
-            findings.append(self._audit(audit))
-        twice = audit & (draws(task_ids, self.seed ^ 1 << 63) < self.second_audit)
-        fired = sorted((f for f in findings if f.fired.any()), key=lambda f: -f.strength)
+        findings.append(self._audit(audit))
+        twice = audit & (draws(pairs, self.seed ^ 1 << 63) < self.second_audit)
         return Decisions(
-            findings=tuple(fired),
+            findings=_strongest_first(findings),
             approved=~(asked | audit) if self.audit_blocks else ~asked,
             confidence=batch.confidence,
             priority=_ranks(batch.confidence, hard),
@@ -130,6 +125,12 @@ class Policy:
             policy=self.fingerprint,
         )
 
+    def _findings(self, batch: Batch) -> list[Finding]:
+        findings = [finding for rule in (*FLAGS, *self.rules) for finding in rule.check(batch)]
+        for finding in findings:
+            check_finding(finding, batch.n)
+        return findings + self._confidence(batch)
+
     def _audit(self, drawn: Array) -> Finding:
         says = f"Random audit (p={self.audit_rate:g})"
         return Finding(rule="audit", says=says, fired=drawn, bound=self.audit_rate, hard=False, strength=10)
@@ -137,11 +138,12 @@ class Policy:
     def _confidence(self, batch: Batch) -> list[Finding]:
         found = batch.confidence
         unknown = np.isnan(found)
-        raw = batch.get("prediction.confidence")
-        says = "Unknown confidence" if raw is None else "Unknown confidence: {value}"
-        where = None if raw is None else "prediction.confidence"
-        missing = Finding(rule="unknown", says=says, fired=unknown, values=raw, field=where, strength=50)
-        return [missing, *self._uncertified(batch, unknown), *self._below(batch, unknown)]
+        raw = batch.get("prediction.confidence", np.full(batch.n, None))
+        none = absent(raw)
+        common: dict[str, Any] = {"rule": "unknown", "values": raw, "field": "prediction.confidence", "strength": 50}
+        missing = Finding(says="Unknown confidence", fired=none, **common)
+        odd = Finding(says="Unknown confidence: {value}", fired=unknown & ~none, **common)
+        return [missing, odd, *self._uncertified(batch, unknown), *self._below(batch, unknown)]
 
     def _below(self, batch: Batch, unknown: Array) -> list[Finding]:
         certificate = self.confidence_threshold
@@ -159,14 +161,14 @@ class Policy:
         if not isinstance(certificate, Certificate):
             return []
         common: dict[str, Any] = {"rule": "certificate", "hard": False, "strength": 30}
-        models = batch.get("prediction.model")
+        models = batch.get("prediction.model", np.full(batch.n, None))
         if certificate.threshold is None:
             says = f"No threshold qualifies: {certificate.reason_if_none or 'too little evidence'}"
             return [Finding(says=says, fired=~unknown, **common)]
-        valid = _equal(models, certificate.model, batch.n) & (certificate.revoked_at is None)
+        right = certificate.model is None or _equal(models, certificate.model, batch.n)
+        valid = np.full(batch.n, right) & (certificate.revoked_at is None)
         says = "No valid certificate for model {value}"
-        where = None if models is None else "prediction.model"
-        return [Finding(says=says, fired=~valid, values=models, field=where, **common)]
+        return [Finding(says=says, fired=~valid, values=models, field="prediction.model", **common)]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -177,7 +179,7 @@ class Policy:
         """Return the policy as a plain dict that survives JSON and TOML."""
         threshold = self.confidence_threshold
         return {
-            "confidence_threshold": threshold.to_dict() if isinstance(threshold, Certificate) else threshold,
+            "confidence_threshold": _stated(threshold.to_dict()) if isinstance(threshold, Certificate) else threshold,
             "rules": [rule.to_dict() for rule in self.rules],
             "audit_rate": self.audit_rate,
             "audit_blocks": self.audit_blocks,
@@ -187,7 +189,7 @@ class Policy:
             "escalation": list(self.escalation),
             "consensus": self.consensus,
             "seed": self.seed,
-            "label_thresholds": [[label, bound] for label, bound in self.label_thresholds.items()],
+            "label_thresholds": sorted(map(list, self.label_thresholds.items()), key=canonical),
         }
 
     @classmethod
@@ -201,28 +203,43 @@ class Policy:
         using
             Detectors and functions by the name of their rule; they are checked against the stored content hash.
         """
-        values = dict(stored)
-        threshold, seconds = values["confidence_threshold"], values.pop("deadline_seconds")
+        values = dict(stored) if isinstance(stored, Mapping) else {"": stored}
+        known = {one.name for one in fields(cls)} - {"deadline"} | {"deadline_seconds"}
+        if odd := set(values) - known:
+            raise BadInput(name="policy", value=sorted(map(str, odd)), remedy="unknown; pass what Policy.to_dict gave")
+        threshold, seconds = values.get("confidence_threshold"), values.pop("deadline_seconds", 0)
         if isinstance(threshold, Mapping):
-            values["confidence_threshold"] = Certificate.from_dict(dict(threshold))
-        values["rules"] = tuple(rule_from_dict(rule, using or {}) for rule in values["rules"])
-        values["label_thresholds"] = {label: bound for label, bound in values["label_thresholds"]}
+            open_ended = dict.fromkeys(("threshold", "target_risk", "confidence_level"))
+            values["confidence_threshold"] = Certificate.from_dict({**open_ended, **threshold})
+        values["rules"] = tuple(rule_from_dict(rule, using or {}) for rule in values.get("rules", ()))
+        values["label_thresholds"] = dict(values.get("label_thresholds", ()))
         return cls(**values, deadline=timedelta(seconds=seconds) if seconds else None)
 
 
-def draws(task_ids: Sequence[str] | Array, seed: int) -> Array:
+def draws(pairs: Array, seed: int) -> Array:
     """Return one uniform number a task, float64 of shape (n,) in [0, 1), keyed by seed and task id (splitmix64)."""
-    pairs = task_ids if isinstance(task_ids, np.ndarray) else id_pairs(task_ids)
     key = np.full(len(pairs), seed % 2**64, dtype=np.uint64)
     for half in (pairs[:, 0], pairs[:, 1]):
         key = _mix(key ^ half)
     return (key >> np.uint64(11)).astype(np.float64) / float(2**53)
 
 
-def id_pairs(task_ids: Sequence[str]) -> Array:
-    """Return UUIDs as uint64 of shape (n, 2)."""
-    whole = b"".join(UUID(task_id).bytes for task_id in task_ids)
-    return np.frombuffer(whole, dtype=">u8").reshape(-1, 2).astype(np.uint64)
+def id_pairs(task_ids: Sequence[str] | Array, n: int) -> Array:
+    """Return ``n`` task ids as uint64 of shape (n, 2)."""
+    if isinstance(task_ids, np.ndarray) and task_ids.dtype == np.uint64:
+        pairs = task_ids
+    else:
+        pairs = np.frombuffer(b"".join(map(_octets, task_ids)), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+    if pairs.shape != (n, 2):
+        raise BadInput(name="task_ids", value=f"{len(task_ids)} ids", remedy=f"there are {n} rows; pass an id for each")
+    return pairs
+
+
+def _octets(task_id: Any) -> bytes:
+    try:
+        return UUID(task_id).bytes
+    except (ValueError, AttributeError, TypeError):
+        raise BadInput(name="task_ids", value=task_id, remedy="pass UUIDs as text") from None
 
 
 def _mix(x: Array) -> Array:
@@ -242,8 +259,22 @@ def _low(confidence: Array, bound: float, among: Array) -> Finding:
 
 
 def _equal(values: Array | None, wanted: Any, n: int) -> Array:
-    found = [None] * n if values is None else values
-    return np.fromiter((type(v) is type(wanted) and v == wanted for v in found), bool, n)
+    found = [None] * n if values is None else values.tolist()
+    return np.fromiter((type(v) is type(wanted) and v == wanted for v in map(scalar, found)), bool, n)
+
+
+def _any(findings: Sequence[Finding], n: int) -> Array:
+    fired = np.zeros(n, dtype=bool)
+    for finding in findings:
+        fired |= finding.fired
+    return fired
+
+
+def _strongest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    fired = sorted((f for f in findings if f.fired.any()), key=lambda f: -f.strength)
+    if len(fired) > MAX_FINDINGS:
+        raise BadInput(name="rules", value=len(fired), remedy=f"a policy can find up to {MAX_FINDINGS} things at once")
+    return tuple(fired)
 
 
 def _ranks(confidence: Array, hard: Array) -> Array:
@@ -258,6 +289,17 @@ def _share(what: str, value: Any) -> float:
     return float(value)
 
 
+def _label_threshold(label: Any, threshold: Any) -> tuple[Any, float]:
+    label = scalar(label)
+    if not isinstance(label, (str, int, float)):
+        raise BadInput(name="label_thresholds", value=label, remedy="labels are texts, numbers or booleans")
+    return label, _share(f"threshold of label {label!r}", threshold)
+
+
+def _stated(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
 def _one_of(what: str, value: str, words: tuple[str, ...]) -> None:
     if value not in words:
         raise BadInput(name=what, value=value, remedy=f"pass one of {', '.join(words)}")
@@ -266,7 +308,7 @@ def _one_of(what: str, value: str, words: tuple[str, ...]) -> None:
 def _check_rules(rules: tuple[Rule, ...]) -> None:
     names = [flag.name for flag in FLAGS] + ["unknown", "confidence", "certificate", "audit"]
     for rule in rules:
-        if not isinstance(rule, Rule):
+        if isinstance(rule, type) or not isinstance(rule, Rule):
             raise BadInput(name="rules", value=rule, remedy="pass rules such as FieldAbove, Outlier, Predicate")
         if rule.name in names:
             raise BadInput(name="rules", value=rule.name, remedy="two rules have this name; give each its own")

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from hitl_nb.errors import BadInput, RuleChanged, UnknownRule
-from hitl_nb.payload import name
-from hitl_nb.policy.batch import Array, Batch, objects
+from hitl_nb.payload import canonical, name
+from hitl_nb.policy.batch import Array, Batch, absent, objects
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,28 +123,42 @@ class FieldAbove:
     kind: ClassVar[str] = "field_above"
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.bound):
-            raise BadInput(name=f"bound of {self.field}", value=self.bound, remedy="pass a finite number")
+        name("field", self.field)
+        object.__setattr__(self, "bound", _finite(f"bound of {self.field}", self.bound))
 
     @property
     def name(self) -> str:
         """Name of the rule."""
-        return f"{self.field} above {self.bound:g}"
+        return f"{self.field} above {self.bound}"
 
     def check(self, batch: Batch) -> list[Finding]:
         """Return where the field is above the bound, and where it cannot be read."""
         found = batch.numbers(self.field)
-        seen = batch.get(self.field)
-        values = objects([None] * batch.n) if seen is None else seen
-        where = self.field if self.field.startswith("prediction.") else f"input.{self.field.removeprefix('input.')}"
-        common: dict[str, Any] = {"rule": self.name, "field": where, "bound": self.bound, "expertise": self.expertise}
-        above = Finding(says=f"{self.field} {{value}} > {{bound}}", fired=found > self.bound, values=found, **common)
+        common: dict[str, Any] = {"rule": self.name, "bound": self.bound, "expertise": self.expertise}
+        common |= _seen(batch, self.field)
+        above = Finding(says=f"{self.field} {{value}} > {{bound}}", fired=found > self.bound, **common)
         unread = f"{self.field} is missing or no number: {{value}}"
-        return [above, Finding(says=unread, fired=np.isnan(found), values=values, **common)]
+        return [above, Finding(says=unread, fired=np.isnan(found), **common)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rule as a plain dict."""
         return _plain(self, "field", "bound", "expertise")
+
+
+def _finite(what: str, value: Any) -> float:
+    """Return a number; whole ones as integers, so that 1000 and 1000.0 are one bound."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not abs(value) < 1e300:
+        raise BadInput(name=what, value=value, remedy="pass a finite number")
+    return int(value) if value == int(value) and abs(value) < 2**53 else float(value)
+
+
+def _seen(batch: Batch, field: str) -> dict[str, Any]:
+    """Return the values of a field as they are stored, and where they stand."""
+    values = batch.get(field)
+    if field != "confidence" and not field.startswith("prediction."):
+        field = f"input.{field.removeprefix('input.')}"
+    return {"values": objects([None] * batch.n) if values is None else values, "field": field}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +177,10 @@ class Outlier:
 
     def __post_init__(self) -> None:
         name("rule", self.name)
-        fields = tuple(self.fields) or tuple(getattr(self.detector, "feature_names_in_", ()))
-        if not fields or not callable(getattr(self.detector, "decision_function", None)):
+        names = tuple(getattr(self.detector, "feature_names_in_", ()))
+        fields = names if not self.fields or isinstance(self.fields, str) else tuple(self.fields)
+        fits = len(fields) == getattr(self.detector, "n_features_in_", len(fields)) and not isinstance(self.fields, str)
+        if not fields or not fits or not callable(getattr(self.detector, "decision_function", None)):
             remedy = "pass a fitted detector with decision_function, and fields=(…) in the order of its columns"
             raise BadInput(name=f"detector of {self.name}", value=self.detector, remedy=remedy)
         object.__setattr__(self, "fields", tuple(map(str, fields)))
@@ -172,7 +188,7 @@ class Outlier:
     def check(self, batch: Batch) -> list[Finding]:
         """Return the outliers, and what the detector cannot judge."""
         matrix = np.column_stack([batch.numbers(field) for field in self.fields])
-        whole = np.isfinite(matrix).all(axis=1)
+        whole = (np.abs(matrix) <= np.finfo(np.float32).max).all(axis=1)  # detectors look at float32; NaN is not whole
         scores = np.full(batch.n, np.nan)
         if whole.any():
             scores[whole] = self._scores(matrix[whole])
@@ -184,12 +200,12 @@ class Outlier:
         return [outlier, Finding(says=f"{self.name} cannot judge this input", fired=np.isnan(scores), **common)]
 
     def _scores(self, matrix: Array) -> Array:
-        if hasattr(self.detector, "feature_names_in_"):
-            import pandas as pd
+        import pandas as pd
 
-            matrix = pd.DataFrame(matrix, columns=list(self.fields))
+        names = getattr(self.detector, "feature_names_in_", None)
         try:
-            return np.asarray(self.detector.decision_function(matrix), dtype=np.float64)
+            columns = matrix if names is None else pd.DataFrame(matrix, columns=names)
+            return np.asarray(self.detector.decision_function(columns), dtype=np.float64).reshape(len(matrix))
         except Exception:  # a detector that fails has judged nothing: everything goes to a person
             return np.full(len(matrix), np.nan)
 
@@ -200,11 +216,11 @@ class Outlier:
 
 @dataclass(frozen=True, kw_only=True)
 class Predicate:
-    """Any vectorised function of the columns: true asks for a person.
+    """Any vectorised function of the columns: true asks for a person, and so does what it cannot evaluate.
 
-    >>> rule = Predicate(name="night", function=lambda columns: columns["hour"] < 6, says="Night: {value}", field="hour")
+    >>> rule = Predicate(name="night", function=lambda batch: batch["hour"] < 6, says="Night: {value}", field="hour")
     >>> [f.fired.tolist() for f in rule.check(Batch.from_rows([{"hour": 3}, {"hour": 9}], [{}, {}]))]
-    [[True, False]]
+    [[True, False], [False, False]]
     """
 
     #: name of the rule
@@ -226,15 +242,10 @@ class Predicate:
 
     def check(self, batch: Batch) -> list[Finding]:
         """Return where the function is true, and where it cannot be evaluated."""
-        values = batch.get(self.field) if self.field else None
         fired, unjudged = self._evaluate(batch)
-        where = self.field if values is not None else None
-        if where and where != "confidence" and not where.startswith("prediction."):
-            where = f"input.{where.removeprefix('input.')}"
+        seen = _seen(batch, self.field) if self.field else {}
         common: dict[str, Any] = {"rule": self.name, "expertise": self.expertise}
-        true = Finding(says=self.says or self.name, fired=fired, values=values, field=where, **common)
-        if not unjudged.any():
-            return [true]
+        true = Finding(says=self.says or self.name, fired=fired, **common, **seen)
         return [true, Finding(says=f"{self.name} cannot judge this input", fired=unjudged, **common)]
 
     def _evaluate(self, batch: Batch) -> tuple[Array, Array]:
@@ -245,7 +256,8 @@ class Predicate:
         if result.shape != (batch.n,):
             remedy = f"returned shape {result.shape}, return one boolean a row: shape ({batch.n},)"
             raise BadInput(name=f"predicate {self.name}", value=type(result).__name__, remedy=remedy)
-        return _truth(result)
+        fired, unjudged = _truth(result)
+        return fired, unjudged | absent(result)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rule as a plain dict; the function is named with its content hash."""
@@ -254,26 +266,57 @@ class Predicate:
 
 def _plain(rule: Any, *fields: str) -> dict[str, Any]:
     values = {name: getattr(rule, name) for name in fields}
-    return {"kind": rule.kind} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    stated = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
+    return {"kind": rule.kind} | stated
 
 
 def content_hash(thing: Any) -> str:
-    """Return a short hash of what a detector or function does: source and closure, or fitted state."""
+    """Return a short hash of what a detector or function does.
+
+    Of a function: its source, its closure, its defaults and the plain global values that it reads; functions that it
+    calls are not looked into. Of anything else: its state.
+    """
+    if not inspect.isfunction(thing):
+        return _state(thing)[:16]
+    reads = inspect.getclosurevars(thing)
+    cells = [content_hash(v) if inspect.isfunction(v) else v for v in reads.nonlocals.values() if v is not thing]
+    plain = {k: v for k, v in reads.globals.items() if isinstance(v, (bool, int, float, str, tuple))}
+    state = _state([cells, sorted(plain.items()), thing.__defaults__, thing.__kwdefaults__])
+    return sha256(f"{_source(thing)}\n{state}".encode()).hexdigest()[:16]
+
+
+def _state(thing: Any) -> str:
     import joblib
 
-    if not inspect.isfunction(thing):
-        return str(joblib.hash(thing))[:16]
     try:
-        source = inspect.getsource(thing)
+        return str(joblib.hash(thing))
+    except Exception as error:
+        remedy = f"it cannot be told from a changed one ({error}); pass a function or an object that can be pickled"
+        raise BadInput(name="rules", value=thing, remedy=remedy) from error
+
+
+def _source(function: Any) -> str:
+    code = function.__code__
+    try:
+        source = inspect.getsource(function)
     except (OSError, TypeError):
-        source = repr(thing.__code__.co_code) + repr(thing.__code__.co_names) + repr(thing.__code__.co_consts)
-    cells = [cell.cell_contents for cell in thing.__closure__ or ()]
-    state = joblib.hash([cells, thing.__defaults__, thing.__kwdefaults__])
-    return sha256(f"{source}\n{state}".encode()).hexdigest()[:16]
+        source = code.co_code.hex()
+    if function.__name__ != "<lambda>" or source.count("lambda") == 1:
+        return source
+    return source + repr((code.co_names, [c for c in code.co_consts if not hasattr(c, "co_code")]))  # one of several
+
+
+#: fields of a stored rule that are read back; detectors and functions come from outside
+_STORED: dict[str, tuple[type, set[str]]] = {
+    "flag": (Flag, {"flag", "says", "strength", "expertise"}),
+    "field_above": (FieldAbove, {"field", "bound", "expertise"}),
+    "outlier": (Outlier, {"name", "fields", "expertise", "content"}),
+    "predicate": (Predicate, {"name", "says", "field", "expertise", "content"}),
+}
 
 
 def rule_from_dict(stored: Mapping[str, Any], using: Mapping[str, Any]) -> Rule:
-    """Return the rule of a dict; detectors and predicates are looked up in ``using`` by name.
+    """Return the rule of a dict; detectors, predicates and rules of your own are looked up in ``using`` by name.
 
     Raises
     ------
@@ -281,19 +324,33 @@ def rule_from_dict(stored: Mapping[str, Any], using: Mapping[str, Any]) -> Rule:
         The kind is unknown, or the object is missing from ``using``.
     RuleChanged
         The object's content is not the one that was stored.
+    BadInput
+        The dict is no rule.
     """
-    values = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in stored.items() if key not in ("kind", "content")
-    }
-    if stored["kind"] in ("flag", "field_above"):
-        return Flag(**values) if stored["kind"] == "flag" else FieldAbove(**values)
-    if stored["kind"] not in ("outlier", "predicate") or stored["name"] not in using:
-        raise UnknownRule(rule=stored.get("name", stored["kind"]))
-    thing = using[stored["name"]]
-    given = content_hash(thing)
-    if given != stored["content"]:
-        raise RuleChanged(rule=stored["name"], stored=stored["content"], given=given)
-    return Outlier(detector=thing, **values) if stored["kind"] == "outlier" else Predicate(function=thing, **values)
+    if not isinstance(stored, Mapping):
+        raise BadInput(name="rules", value=stored, remedy="pass what Policy.to_dict gave")
+    kind, title = str(stored.get("kind")), str(stored.get("name", stored.get("kind")))
+    thing = using.get(title)
+    if isinstance(thing, Rule):
+        _unchanged(title, canonical(stored), canonical(thing.to_dict()))
+        return thing
+    made, fields = _STORED.get(kind, (None, set()))
+    if made is None or ("content" in fields and title not in using):
+        raise UnknownRule(rule=title)
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k != "kind"}
+    if "content" in fields:
+        _unchanged(title, values.pop("content", None), content_hash(thing))
+        values["detector" if made is Outlier else "function"] = thing
+    try:
+        rule: Rule = made(**values)
+    except TypeError as error:
+        raise BadInput(name=f"rule {title}", value=dict(stored), remedy=f"{error}; fields are {fields}") from None
+    return rule
+
+
+def _unchanged(rule: str, stored: Any, given: str) -> None:
+    if stored != given:
+        raise RuleChanged(rule=rule, stored=stored, given=given)
 
 
 def check_rule(rule: Rule, batch: Batch) -> None:
@@ -306,13 +363,21 @@ def check_rule(rule: Rule, batch: Batch) -> None:
     """
     whole = rule.check(batch)
     for finding in whole:
-        if finding.fired.shape != (batch.n,) or finding.fired.dtype != bool:
-            raise BadInput(name=f"rule {rule.name}", value=finding.fired.shape, remedy=f"fired is bool ({batch.n},)")
+        check_finding(finding, batch.n)
     together = np.zeros(batch.n, dtype=bool)
     for finding in whole:
         together |= finding.fired
     single = [any(f.fired[0] for f in rule.check(row)) for row in batch.rows()]
     if together.tolist() != single:
         raise BadInput(name=f"rule {rule.name}", value=single, remedy="one row alone must be judged as in the batch")
-    if not isinstance(rule.to_dict().get("kind"), str):
-        raise BadInput(name=f"rule {rule.name}", value=rule.to_dict(), remedy="to_dict needs a kind")
+    stored = rule.to_dict()
+    if not isinstance(stored.get("kind"), str) or canonical(stored, f"rule {rule.name}") != canonical(rule.to_dict()):
+        raise BadInput(name=f"rule {rule.name}", value=stored, remedy="to_dict gives the same plain dict with a kind")
+
+
+def check_finding(finding: Finding, n: int) -> None:
+    """Refuse what is not one boolean, and one value, a row."""
+    fired, seen = np.asarray(finding.fired), np.shape(() if finding.values is None else finding.values)
+    if fired.shape != (n,) or fired.dtype != bool or (finding.values is not None and seen != (n,)):
+        remedy = f"fired is bool of shape ({n},), values are None or of that shape"
+        raise BadInput(name=f"rule {finding.rule}", value=(fired.dtype, fired.shape, seen), remedy=remedy)

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hitl_nb.errors import BadInput, NoCanonicalForm, TooLarge
-from hitl_nb.payload import MAX_FIELD_BYTES, canonical
-from hitl_nb.queue.ids import as_text
+from hitl_nb.payload import MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, canonical
 from hitl_nb.queue.row import COLUMNS, TaskRow
 from hitl_nb.queue.store import Transaction
 from hitl_nb.queue.submit import first_body, known_key
@@ -48,8 +47,8 @@ class Kind:
 class FrameSubmission:
     """Many tasks ready to be stored; checked as far as can be without their texts."""
 
-    #: ids, uint64 of shape (n, 2)
-    ids: Array
+    #: ids as text
+    task_id: pa.Array
     #: inputs, n rows
     inputs: pd.DataFrame
     #: predictions, n rows
@@ -69,7 +68,7 @@ class FrameSubmission:
         """Return some of the rows."""
         return replace(
             self,
-            ids=self.ids[rows],
+            task_id=self.task_id.take(pa.array(rows)),
             inputs=self.inputs.iloc[rows],
             predictions=self.predictions.iloc[rows],
             codes=self.codes[rows],
@@ -85,7 +84,7 @@ def store_frame(
     """Store many tasks in one transaction, chunk by chunk; returns the task of each row whose key is known already."""
     known = _known(tx, frame)
     if known:
-        rest = np.setdiff1d(np.arange(len(frame.ids)), list(known))
+        rest = np.setdiff1d(np.arange(len(frame.task_id)), list(known))
         frame = frame.take(rest)
     _store(tx, frame, progress)
     return known
@@ -93,9 +92,9 @@ def store_frame(
 
 def _store(tx: Transaction, frame: FrameSubmission, progress: Callable[[int], None] | None) -> None:
     with _text_maker() as writer:
-        for start in range(0, len(frame.ids), CHUNK):
+        for start in range(0, len(frame.task_id), CHUNK):
             rows = slice(start, start + CHUNK)
-            task_id = as_text(frame.ids[rows])
+            task_id = frame.task_id[rows]
             for kind, data in (("input", frame.inputs), ("prediction", frame.predictions)):
                 body = frame_texts(writer, kind, data.iloc[rows])
                 tx.engine.put_arrow("payload", _bodies(task_id, kind, body))
@@ -135,7 +134,7 @@ def _known(tx: Transaction, frame: FrameSubmission) -> dict[int, str]:
 def _text_maker() -> duckdb.DuckDBPyConnection:
     import duckdb
 
-    return duckdb.connect(config={"threads": 1})
+    return duckdb.connect()
 
 
 def _bodies(task_id: pa.Array, kind: str, body: pa.Array) -> pa.Table:
@@ -145,6 +144,15 @@ def _bodies(task_id: pa.Array, kind: str, body: pa.Array) -> pa.Table:
 
 def frame_texts(writer: duckdb.DuckDBPyConnection, kind: str, data: pd.DataFrame) -> pa.Array:
     """Return the canonical text of each row of a frame, as ``canonical`` would make it."""
+    found = _texts(writer, kind, data)
+    longest = pc.max(pc.binary_length(found)).as_py() or 0
+    if longest > MAX_PAYLOAD_BYTES:
+        remedy = f"limit is {MAX_PAYLOAD_BYTES} bytes as canonical text; store a reference or a smaller version"
+        raise TooLarge(name=kind, value=f"{longest} bytes", remedy=remedy)
+    return found
+
+
+def _texts(writer: duckdb.DuckDBPyConnection, kind: str, data: pd.DataFrame) -> pa.Array:
     columns: dict[str, Any] = {}
     parts: list[str] = []
     words: list[str] = []
@@ -196,10 +204,10 @@ def _all_text(series: pd.Series[Any]) -> bool:
 def _floats(name: str, values: Array) -> Iterator[tuple[str, pa.Array]]:
     """Floats whose shortest form Python and the engine write alike; the others, and NaN, as texts."""
     size = np.abs(values)
-    odd = ~((size == 0) | ((size >= 1e-4) & (size < 1e16)))
+    odd = ~((size >= 1e-4) & (size < 1e16))
+    odd[odd] = (size[odd] != 0) | np.signbit(values[odd])
     yield name, pa.array(values)
-    if odd.any() or np.signbit(values[size == 0]).any():
-        odd |= (size == 0) & np.signbit(values)
+    if odd.any():
         texts = np.full(len(values), None, dtype=object)
         missing = np.isnan(values)
         texts[missing] = _NAN
@@ -253,7 +261,8 @@ def _log(tx: Transaction, frame: FrameSubmission, rows: slice, task_id: pa.Array
     drawn = np.array([kind.audit is not None for kind in frame.kinds])[codes]
     if drawn.any():
         _log_audits(tx, frame, codes[drawn], task_id.filter(pa.array(drawn)))
-    columns = {c: _chosen([getattr(kind.last, c) for kind in frame.kinds], codes) for c in COLUMNS}
+    values = {c: [getattr(kind.last, c) for kind in frame.kinds] for c in COLUMNS}
+    columns = {c: _chosen(found, codes) for c, found in values.items() if any(v is not None for v in found)}
     columns |= {"task_id": task_id, "created_at": _same(tx.now, n), **numbers}
     if frame.key_hashes is not None:
         columns["key_hash"] = pa.array(frame.key_hashes[rows])
@@ -289,6 +298,8 @@ def _same(value: Any, n: int) -> pa.Array:
 def _chosen(values: Sequence[Any], codes: Array) -> pa.Array:
     """Return ``values[codes]``; texts stay one dictionary, so that a million lines cost four bytes each."""
     found = pa.array(list(values))
+    if len(values) == 1:
+        return pa.repeat(found[0], len(codes))
     if pa.types.is_string(found.type):
         return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), found)
     return found.take(pa.array(codes))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import numpy as np
-import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Array = np.ndarray[Any, Any]
 _EPOCH = datetime(1970, 1, 1)
 _HEX = np.frombuffer("".join(f"{i:02x}" for i in range(256)).encode(), dtype=np.uint8).reshape(256, 2)
-#: places of the 32 digits among the 36 characters of a UUID
-_PLACES = np.array([i for i in range(36) if i not in (8, 13, 18, 23)])
+#: the five groups of the 32 digits of a UUID
+_GROUPS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
 
 
 class Ids:
@@ -37,10 +40,18 @@ class Ids:
         return np.column_stack([high, low])
 
 
+def one_text(ids: Array) -> str:
+    """Return the first of some ids as text."""
+    return str(UUID(int=int(ids[0, 0]) << 64 | int(ids[0, 1])))
+
+
 def as_text(ids: Array) -> pa.Array:
     """Return ids of shape (n, 2) as Arrow text, without a Python object for each."""
-    octets = ids.astype(">u8").view(np.uint8).reshape(-1, 16)
+    import pyarrow as pa
+
+    digits = _HEX[ids.astype(">u8").view(np.uint8).reshape(-1, 16)].reshape(-1, 32)
     text = np.full((len(ids), 36), ord("-"), dtype=np.uint8)
-    text[:, _PLACES] = _HEX[octets].reshape(-1, 32)
+    for place, (start, stop) in zip((0, 9, 14, 19, 24), _GROUPS, strict=True):
+        text[:, place : place + stop - start] = digits[:, start:stop]
     offsets = np.arange(0, 36 * len(ids) + 1, 36, dtype=np.int32)
-    return pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(text.tobytes()))
+    return pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(text))

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from hitl_nb.errors import BadInput, QueueClosed
 from hitl_nb.payload import digest, name, parse
-from hitl_nb.queue import answer, change, deadline, frame, history, read, submit, upkeep
+from hitl_nb.queue import answer, change, deadline, history, read, submit, upkeep
 from hitl_nb.queue.backlog import Wait
-from hitl_nb.queue.ids import Array, Ids, as_text
+from hitl_nb.queue.ids import Array, Ids, one_text
 from hitl_nb.queue.row import TaskRow, rank
 from hitl_nb.queue.store import Store, Transaction
 from hitl_nb.task import Priority, Review, Reviewer, ReviewOutcome, ReviewTask, Status
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from hitl_nb.queue.frame import FrameSubmission
 
 #: how long a claim holds
 LEASE = timedelta(minutes=10)
@@ -112,7 +114,7 @@ class ReviewQueue:
         }  # fmt: skip
 
         def work(tx: Transaction) -> ReviewTask:
-            task_id = str(as_text(self.new_ids(1))[0])
+            task_id = one_text(self.new_ids(1))
             ready = submit.by_hand(input_data, ai_prediction, task_id=task_id, now=tx.now, **options)
             return _shown(submit.store(tx, ready), ready.texts)
 
@@ -132,10 +134,12 @@ class ReviewQueue:
         return self._write(work)
 
     def store_frame(
-        self, ready: frame.FrameSubmission, fingerprint: str, policy: Mapping[str, Any],
+        self, ready: FrameSubmission, fingerprint: str, policy: Mapping[str, Any],
         progress: Callable[[int], None] | None = None,
     ) -> dict[int, str]:  # fmt: skip
         """Store what a policy decided for a frame, in one transaction; returns the tasks of keys known already."""
+
+        from hitl_nb.queue import frame
 
         def work(tx: Transaction) -> dict[int, str]:
             self._remember(tx, fingerprint, policy)
