@@ -1,92 +1,129 @@
-"""The loop that closes with samples alone."""
-
-from __future__ import annotations
-
-import math
+"""Answers of a real queue reach a real learner; promotion needs proof."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.datasets import load_breast_cancer
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from hitl_nb.errors import BadInput
-from hitl_nb.loop import ActiveLearningPipeline
+from hitl_nb import Orchestrator, Policy, open_queue
+from hitl_nb.errors import FitFailed, NotEnoughSamples
+from hitl_nb.learner import Learner, ModelStore
+from hitl_nb.loop import ActiveLearningPipeline, Loop
 
-DIGITS, NUMBERS = load_digits(return_X_y=True)
-CANCER, BENIGN = load_breast_cancer(return_X_y=True)
+
+@pytest.fixture
+def cancer():
+    found = load_breast_cancer(as_frame=True)
+    frame = found.frame.rename(columns={"target": "label"}).sample(frac=1, random_state=0).reset_index(drop=True)
+    return frame.assign(label=frame["label"].map({0: "malignant", 1: "benign"}))
 
 
-def test_the_five_hundredth_sample_retrains_and_the_one_before_does_not():
-    pipeline = ActiveLearningPipeline()
-    for image, number in zip(DIGITS[:499, ::2], NUMBERS[:499], strict=True):
-        assert not pipeline.add_reviewed_sample(image, number, 0.49)
-    assert (pipeline.model, pipeline.retrain_count) == (None, 0)
-    assert pipeline.add_reviewed_sample(DIGITS[499, ::2], NUMBERS[499], 0.99)
+def scaled():
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def reviewed_by_truth(queue, rows, learner, policy):
+    """Route rows with the learner's answers and let a reviewer without errors answer all that waits."""
+    inputs = rows.drop(columns="label")
+    decided = Orchestrator(queue=queue, policy=policy).process_frame(inputs, learner.predict(inputs))
+    truth = dict(zip(decided["task_id"], rows["label"], strict=True))
+    for task in queue.pending(limit=10_000):
+        right = task.ai_prediction["label"] == truth[task.task_id]
+        queue.resolve(task.task_id, "ann", *(("approve",) if right else ("correct", {"label": truth[task.task_id]})))
+    return decided
+
+
+def started(cancer, estimator, folder=None, **options):
+    learner = Learner(estimator, min_samples=20, **options)
+    learner.add(cancer[:250].assign(task_id=[f"i{i}" for i in range(250)], source="initial"))
+    loop = Loop(open_queue(":memory:"), learner, models=ModelStore(folder) if folder else None)
+    loop.retrain(force=True)
+    return loop
+
+
+def test_answers_become_training_rows_with_their_raw_weight(cancer):
+    loop = started(cancer, scaled())
+    reviewed_by_truth(loop.queue, cancer[250:300], loop.learner, Policy(1.0, audit_rate=0))
+    assert loop.refresh() == 50
+    assert loop.refresh() == 0
+    rows = loop.learner.buffer.rows
+    rows = rows[rows["source"] == "human_review"]
+    assert len(rows) == 50
+    np.testing.assert_allclose(rows["weight"], 1 / (rows["confidence"] + 0.01))
+    assert rows["label"].tolist() == cancer["label"][250:300].tolist()
+
+
+def test_audits_join_the_holdout_and_never_train(cancer):
+    loop = started(cancer, scaled())
+    held = len(loop.learner.holdout_rows)
+    decided = reviewed_by_truth(loop.queue, cancer[250:350], loop.learner, Policy(0.6, audit_rate=1.0, second_audit=0))
+    loop.refresh()
+    audits = int((decided["status"] == "auto_approved").sum())
+    assert audits > 50
+    assert len(loop.learner.holdout_rows) == held + audits
+    assert loop.learner.counted == 100 - audits
+
+
+def test_too_few_answers_do_not_retrain(cancer):
+    loop = started(cancer, scaled())
+    reviewed_by_truth(loop.queue, cancer[250:269], loop.learner, Policy(1.0, audit_rate=0))
+    loop.refresh()
+    with pytest.raises(NotEnoughSamples, match="19 reviewed samples, 20 needed to retrain; review 1 more"):
+        loop.retrain()
+
+
+def test_a_worse_challenger_is_refused_and_the_champion_stays(cancer, tmp_path):
+    loop = started(cancer, scaled(), tmp_path / "models")
+    reviewed_by_truth(loop.queue, cancer[250:300], loop.learner, Policy(1.0, audit_rate=0))
+    loop.refresh()
+    loop.learner.estimator = DummyClassifier(strategy="constant", constant="malignant")
+    report = loop.retrain()
+    assert report.comparison.verdict == "refuse"
+    assert not report.promoted
+    assert loop.learner.champion.version == "v1"
+    assert loop.models.latest().version == "v1"
+    assert [record.version for record in loop.models.records()] == ["v1", "v2"]
+
+
+def test_a_better_challenger_is_promoted_stored_and_logged(cancer, tmp_path):
+    loop = started(cancer, DummyClassifier(strategy="constant", constant="malignant"), tmp_path / "models")
+    for i, row in cancer[250:300].iterrows():
+        inputs = row.drop("label").to_dict()
+        task = loop.queue.submit(input_data=inputs, ai_prediction={"label": "malignant"}, confidence=0.5, reason=f"{i}")
+        right = row["label"] == "malignant"
+        loop.queue.resolve(task.task_id, "ann", *(("approve",) if right else ("correct", {"label": row["label"]})))
+    loop.refresh()
+    loop.learner.estimator = scaled()
+    report = loop.retrain()
+    assert report.promoted
+    assert "promote" in str(report)
+    assert loop.models.load().version == loop.models.latest().version == "v2"
+    [event] = [e for e in loop.queue.events() if e["move"] == "retrain" and e["body"]["model"] == "v2"]
+    assert event["body"]["promoted"] is True
+
+
+def test_a_failing_fit_changes_nothing(cancer):
+    loop = started(cancer, scaled())
+    reviewed_by_truth(loop.queue, cancer[250:300], loop.learner, Policy(1.0, audit_rate=0))
+    loop.refresh()
+    loop.learner.estimator = LogisticRegression(C=-1.0)
+    events = len(loop.queue.events())
+    with pytest.raises(FitFailed):
+        loop.retrain()
+    assert loop.learner.champion.version == "v1"
+    assert loop.learner.counted == 50
+    assert len(loop.queue.events()) == events
+
+
+def test_the_pipeline_retrains_at_500_samples_and_not_before():
+    pipeline = ActiveLearningPipeline(min_samples_for_retrain=500)
+    rng = np.random.default_rng(0)
+    done = [pipeline.add_reviewed_sample([x], bool(x > 0), 0.49) for x in rng.normal(size=500)]
+    assert done.index(True) == 499
     assert pipeline.retrain_count == 1
-    assert pipeline.weights.tolist() == [2.0] * 499 + [1.0]
-    answers = pipeline.learner.predict(DIGITS[500:, ::2])
-    assert (answers["label"].to_numpy() == NUMBERS[500:]).mean() > 0.75
-
-
-def test_it_retrains_each_time_that_many_are_new():
-    pipeline = ActiveLearningPipeline(20, estimator=LogisticRegression(max_iter=5000))
-    fits = [
-        pipeline.add_reviewed_sample(dict(enumerate(row)), int(y), 0.5)
-        for row, y in zip(CANCER[:65], BENIGN, strict=False)
-    ]
-    assert np.flatnonzero(fits).tolist() == [19, 39, 59]
-    assert pipeline.learner.champion.version == "v3"
-    assert pipeline.learner.champion.n_rows == 60
-
-
-@pytest.mark.parametrize("confidence", [None, math.nan])
-def test_an_unknown_confidence_weighs_like_one_half(confidence):
-    pipeline = ActiveLearningPipeline()
-    pipeline.add_reviewed_sample({"x": 1.0}, "a", confidence)
-    assert pipeline.weights.tolist() == [1 / 0.51]
-
-
-@pytest.mark.parametrize(
-    ("features", "truth", "confidence"),
-    [
-        ([1.0, 2.0], "a", 0.5),
-        ({"y": 1.0}, "a", 0.5),
-        ("1.0", "a", 0.5),
-        ([[1.0]], "a", 0.5),
-        ({"x": 1.0}, None, 0.5),
-        ({"x": 1.0}, 3, 0.5),
-        ({"x": 1.0}, "a", 1.5),
-        ({"x": 1.0}, "a", "high"),
-    ],
-)
-def test_a_sample_that_cannot_be_used_is_refused_and_not_stored(features, truth, confidence):
-    pipeline = ActiveLearningPipeline()
-    pipeline.add_reviewed_sample({"x": 1.0}, "a", 0.5)
-    with pytest.raises(BadInput):
-        pipeline.add_reviewed_sample(features, truth, confidence)
-    assert len(pipeline.weights) == 1
-
-
-def test_a_refit_that_fails_keeps_sample_and_model_and_is_tried_again():
-    class Brittle(ClassifierMixin, BaseEstimator):
-        def fit(self, X, y, sample_weight=None):
-            if len(np.unique(y)) < 2:
-                raise ValueError("one class only")
-            self.classes_ = np.unique(y)
-            return self
-
-        def predict(self, X):
-            return np.full(len(X), self.classes_[0])
-
-        def predict_proba(self, X):
-            return np.full((len(X), 2), 0.5)
-
-    pipeline = ActiveLearningPipeline(2, estimator=Brittle())
-    pipeline.add_reviewed_sample([1.0], "a", 0.5)
-    with pytest.warns(UserWarning, match="one class only"):
-        assert not pipeline.add_reviewed_sample([2.0], "a", 0.5)
-    assert (len(pipeline.weights), pipeline.model) == (2, None)
-    assert pipeline.last_error is not None
-    assert pipeline.add_reviewed_sample([3.0], "b", 0.5)
-    assert (pipeline.last_error, pipeline.retrain_count) == (None, 1)
+    assert pipeline.weights.tolist() == [2.0] * 500  # 1 / (0.49 + 0.01)
+    assert pipeline.learner.predict(pd.DataFrame({"f0": [-3.0, 3.0]}))["label"].tolist() == [False, True]
