@@ -57,9 +57,9 @@ def test_the_installed_package_is_not_the_checkout(elsewhere):
     assert rows == "4601"
 
 
-@pytest.mark.nightly
-def test_the_demo_runs_from_the_wheel(elsewhere, tmp_path):
+@pytest.mark.parametrize("rows", [["--rows", "500"], pytest.param([], marks=pytest.mark.nightly)], ids=["500", "all"])
+def test_the_demo_runs_from_the_wheel(elsewhere, tmp_path, rows):
     command = elsewhere.with_name("hitl-nb")
-    run(command, "demo", "--rows", "500", "--path", tmp_path / "demo.duckdb", cwd=tmp_path)
-    assert (tmp_path / "demo.duckdb").is_file()
-    assert run(command, "stats", tmp_path / "demo.duckdb", cwd=tmp_path).strip()
+    out = run(command, "demo", *rows, "--path", tmp_path / "demo.duckdb", cwd=tmp_path)
+    inputs = next(line.split()[1] for line in out.splitlines() if line.startswith("inputs"))
+    assert f"decisions             {inputs}" in run(command, "stats", tmp_path / "demo.duckdb", cwd=tmp_path)
