@@ -219,7 +219,7 @@ def test_labels_of_any_integer_column_have_their_threshold(dtype):
         ("", "unread"),
         (float("nan"), "unread"),
         (2, "unread"),
-        (pd.NA, "unread"),
+        (pd.NA, None),
         ([], "unread"),
         (10**400, "unread"),
         (np.array([False, False]), "unread"),
@@ -243,7 +243,7 @@ def test_a_flag_is_true_or_false_or_asks(flag, value, says):
     ("column", "asks"),
     [
         (pd.Series([True, False]), [1, 0]),
-        (pd.Series([True, False, None], dtype="boolean"), [1, 0, 1]),
+        (pd.Series([True, False, None], dtype="boolean"), [1, 0, 0]),
         (pd.Series([1, 0, 2]), [1, 0, 1]),
         (pd.Series([1.0, 0.0, float("nan")]), [1, 0, 1]),
         (pd.Series(["True", "False"]), [1, 1]),

@@ -40,7 +40,7 @@ class Batch(Mapping[str, Array]):
         def column(side: str, name: str) -> Array | None:
             if not any(name in row for row in sides[side]):
                 return None
-            return objects([row.get(name) for row in sides[side]])
+            return objects([_stored(row.get(name)) for row in sides[side]])
 
         return cls(len(inputs), column, [f"{side}.{name}" for side, rows in sides.items() for name in _keys(rows)])
 
@@ -113,9 +113,14 @@ def _sides(inputs: Any, predictions: Any) -> dict[str, Any]:
 
 def _values(series: pd.Series[Any]) -> Array:
     """Return a column as an array, each value as it is stored: an integer beside a missing value stays one."""
-    if isinstance(series.dtype, np.dtype) or not series.hasnans:
+    if series.dtype.kind in "biuf" and (isinstance(series.dtype, np.dtype) or not series.hasnans):
         return series.to_numpy()
-    return objects(series.tolist())
+    return objects([_stored(value) for value in series.tolist()])
+
+
+def _stored(value: Any) -> Any:
+    """Return a value as its payload has it: pandas' missing values are stored as null."""
+    return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
 def _slice(column: Array | None, i: int) -> Array | None:
