@@ -46,7 +46,11 @@ def open_queue(url: str | Path, *, clock: Callable[[], datetime] | None = None) 
         raise BadInput(name="url", value=name, remedy="pass the path of a file, or ':memory:'")
     if name == ":memory:":
         return _new(name, clock)
-    path = str(Path(name).expanduser().resolve())
+    try:
+        path = str(Path(name).expanduser().resolve())
+        Path(path).exists()
+    except (OSError, RuntimeError) as error:
+        raise BadInput(name="url", value=name, remedy=f"{error}; pass the path of a file, or ':memory:'") from error
     with _lock:
         known = _open.get(path)
         if known is None or known.closed:

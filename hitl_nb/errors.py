@@ -8,6 +8,7 @@ Each class states a fact; the values are attributes; the message ends with the n
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 #: values that are words of our own and stand in a message without quotes
@@ -22,6 +23,8 @@ def shown(value: object) -> str:
     >>> shown("two lines".replace(" ", chr(10)))  # doctest: +ELLIPSIS
     "'two...lines'"
     """
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S} {value.tzname() or 'UTC'}"
     text = str(value) if isinstance(value, _Plain) else repr(value)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 

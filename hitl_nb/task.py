@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -103,10 +104,10 @@ MOVES: dict[Status, dict[Move, tuple[Status, ...]]] = {
         _M.ESCALATE: (_S.DISPUTED,),
         _M.HOLD: (_S.DISPUTED,),
         _M.DENY: (_S.EXPIRED,),
-        _M.UNDO: (_S.PENDING,),
+        _M.UNDO: (_S.PENDING, _S.DISPUTED),
         **_OPEN_MOVES,
     },
-    _S.REVIEWED: {_M.UNDO: (_S.PENDING,), _M.OBJECT: (_S.DISPUTED,), _M.DELIVER: (_S.REVIEWED,)},
+    _S.REVIEWED: {_M.UNDO: (_S.PENDING, _S.DISPUTED), _M.OBJECT: (_S.DISPUTED,), _M.DELIVER: (_S.REVIEWED,)},
     _S.EXPIRED: {_M.REOPEN: (_S.PENDING,)},
     _S.WITHDRAWN: {},
 }
@@ -146,7 +147,8 @@ class Reason:
         value, bound = _number(self.value), _number(self.bound)
         if value == bound and self.value != self.bound:
             value = repr(self.value)
-        return self.says.replace("{value}", value[:MAX_NAME]).replace("{bound}", bound[:MAX_NAME])
+        seen = {"{value}": value[:MAX_NAME], "{bound}": bound[:MAX_NAME]}
+        return re.sub(r"\{value\}|\{bound\}", lambda found: seen[found[0]], self.says)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the reason as a plain dict, its text included."""
@@ -155,7 +157,7 @@ class Reason:
 
 def _number(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.2f}".rstrip("0").rstrip(".") if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
     return value if isinstance(value, str) else repr(value)
 
 
@@ -263,6 +265,8 @@ class ReviewTask:
     overdue: bool = False
     #: whether it is a random audit of an auto-approved decision
     audit: bool = False
+    #: probability with which an audit was drawn; 0 where a rule asked for a person; None: not by a policy
+    audit_probability: float | None = None
     #: who holds it
     holder: str | None = None
     #: until when, UTC

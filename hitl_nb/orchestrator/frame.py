@@ -58,6 +58,8 @@ def _tell_again(frame: pd.DataFrame, row: int, status: Status, task: ReviewTask)
         "reasons": task.reasons if asked else (),
         "priority": str(task.priority),
         "expertise": task.expertise,
+        "deadline": task.deadline if asked and task.deadline else pd.NaT,
+        "audit_probability": task.audit_probability,
     }
     cell: Any = frame.iat
     for column, value in values.items():
@@ -80,11 +82,14 @@ def _submission(
     numbers = {"confidence": decisions.confidence, "audit_uniform": decisions.audit_uniform}
     numbers["value"] = np.full(batch.n, np.nan) if given["value"] is None else given["value"]
     keys, subjects = given["key"], given["subject"]
-    more = {kind: [canonical(v) for v in values] for kind, values in (("key", keys), ("subject", subjects)) if values}
+    more: dict[str, Sequence[str | None]] = {}
+    for kind, values in (("key", keys), ("subject", subjects)):
+        if values is not None:
+            more[kind] = [None if value is None else canonical(value) for value in values]
     scores = _scores(decisions)
     return FrameSubmission(
         task_id=task_id, inputs=inputs, predictions=predictions, kinds=kinds, codes=codes, numbers=numbers,
-        texts=more | ({"score": scores} if scores else {}),
+        texts=more if scores is None else more | {"score": scores},
         key_hashes=None if keys is None else np.array([key_hash(key) for key in keys]),
     )  # fmt: skip
 
@@ -110,8 +115,11 @@ def _kinds(decisions: Decisions, models: Any, groups: Any) -> tuple[Array, Array
 def _models(predictions: pd.DataFrame) -> Any:
     if "model" not in predictions.columns:
         return None
-    codes, distinct = pd.factorize(predictions["model"], use_na_sentinel=False)
-    return np.array([model_of({"model": v}) for v in distinct.tolist()], dtype=object)[codes]
+    column: Any = predictions["model"]
+    if column.dtype == object:  # anything may stand there; only text names a model
+        column = objects([value if isinstance(value, str) else None for value in column])
+    codes, distinct = pd.factorize(column, use_na_sentinel=False)
+    return objects([model_of({"model": value}) for value in distinct.tolist()])[codes]
 
 
 def _scores(decisions: Decisions) -> list[str | None] | None:
@@ -171,7 +179,7 @@ def _checked(inputs: Any, predictions: Any) -> tuple[pd.DataFrame, pd.DataFrame]
         raise BadInput(name="inputs", value=type(inputs).__name__, remedy="pass a DataFrame, one row an input")
     if isinstance(predictions, Sequence) and not isinstance(predictions, str):
         _same_length(inputs, predictions)
-        predictions = pd.DataFrame(list(predictions), index=inputs.index)
+        predictions = _framed(predictions, inputs.index)
     if not isinstance(predictions, pd.DataFrame):
         remedy = "pass a DataFrame with columns label and confidence, or a list of dicts"
         raise BadInput(name="predictions", value=type(predictions).__name__, remedy=remedy)
@@ -182,6 +190,21 @@ def _checked(inputs: Any, predictions: Any) -> tuple[pd.DataFrame, pd.DataFrame]
         remedy = "the indexes differ; use predictions.set_axis(inputs.index) if the rows are in the same order"
         raise BadInput(name="index of predictions", value=list(predictions.index[:5]), remedy=remedy)
     return inputs, predictions
+
+
+def _framed(predictions: Sequence[Any], index: pd.Index[Any]) -> pd.DataFrame:
+    """Return a list of dicts as a frame that keeps every value as it is."""
+    for i, row in enumerate(predictions):
+        if not isinstance(row, Mapping):
+            raise BadInput(name=f"predictions[{i}]", value=row, remedy="pass a dict with label and confidence")
+        if row.keys() != predictions[0].keys():
+            odd = sorted(map(str, row.keys() ^ predictions[0].keys()))
+            remedy = "not every prediction has these keys; give all the same, None where a value is unknown"
+            raise BadInput(name=f"keys of predictions[{i}]", value=odd, remedy=remedy)
+    names = list(predictions[0]) if len(predictions) else []
+    return pd.DataFrame(
+        {name: objects([row[name] for row in predictions]) for name in names}, index=index, dtype=object
+    )
 
 
 def _same_length(inputs: Any, predictions: Any) -> None:
@@ -205,9 +228,12 @@ def _role(inputs: pd.DataFrame, what: str, column: str | None) -> Any:
         return None
     if column not in inputs.columns:
         raise BadInput(name=what, value=column, remedy=f"inputs have the columns {', '.join(inputs.columns)}")
+    values = [None if missing else value for missing, value in zip(inputs[column].isna(), inputs[column], strict=True)]
     if what == "value":
-        return np.array([number("value", v) for v in inputs[column].tolist()], dtype=np.float64)
-    return [name(what, str(v) if what == "key" else v) for v in inputs[column].tolist()]
+        return np.array([number("value", value) for value in values], dtype=np.float64)
+    if what == "key" and None in values:
+        raise BadInput(name="key", value=None, remedy=f"a row has no {column}; every row needs its own key")
+    return [None if value is None else name(what, str(value) if what == "key" else value) for value in values]
 
 
 def _bar(progress: bool, n: int) -> Any:

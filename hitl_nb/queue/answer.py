@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from hitl_nb.errors import (
@@ -20,13 +20,16 @@ from hitl_nb.errors import (
     UndoRefused,
     plain,
 )
-from hitl_nb.payload import canonical, name
+from hitl_nb.payload import canonical, name, parse
 from hitl_nb.queue import deadline
 from hitl_nb.queue.read import review_of
 from hitl_nb.queue.row import EventRow, TaskRow, aware
 from hitl_nb.queue.store import Transaction
+from hitl_nb.queue.submit import after
 from hitl_nb.task import Move, Review, Reviewer, ReviewOutcome, Status
 
+#: how long a claim holds
+LEASE = timedelta(minutes=10)
 #: claims at most at once
 MAX_CLAIM = 1000
 
@@ -67,25 +70,25 @@ def claim(tx: Transaction, reviewer: Reviewer, n: int, expertise: str | None, le
     """Take the best ``n`` tasks for a while."""
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_CLAIM:
         raise BadInput(name="n", value=n, remedy=f"claim 1 to {MAX_CLAIM} tasks at once")
-    if not isinstance(lease, timedelta) or lease <= timedelta(0):
-        raise BadInput(name="lease", value=lease, remedy="pass a positive timedelta")
+    until = after(tx.now, lease, "lease")
     allowed = list(reviewer.expertise) if expertise is None else [name("expertise", expertise)]
     if expertise is not None and reviewer.expertise and expertise not in reviewer.expertise:
         remedy = f"their expertise is {', '.join(reviewer.expertise)}"
         raise NotQualified(task_id=plain(f"of expertise {expertise!r}"), reviewer=reviewer.id, remedy=remedy)
-    words = {"expertises": allowed, "needle": json.dumps(reviewer.id, ensure_ascii=False)}
+    me = json.dumps(reviewer.id, ensure_ascii=False)
+    words = {"expertises": allowed, "answered": f", {me}]", "passed": me}
     found = tx.tasks("candidates", **words, adjudicates=reviewer.adjudicates, n=n)
-    return [_take(tx, row, reviewer, lease) for row in found]
+    return [_take(tx, row, reviewer, until) for row in found]
 
 
-def _take(tx: Transaction, row: TaskRow, reviewer: Reviewer, lease: timedelta) -> TaskRow:
+def _take(tx: Transaction, row: TaskRow, reviewer: Reviewer, until: datetime) -> TaskRow:
     return tx.move(
         row,
         Move.CLAIM,
         Status.CLAIMED,
         actor=reviewer.id,
         holder=reviewer.id,
-        lease_until=tx.now + lease,
+        lease_until=until,
         claimed_at=tx.now,
         came_from=row.status,
         attempt=row.attempt + 1,
@@ -95,7 +98,7 @@ def _take(tx: Transaction, row: TaskRow, reviewer: Reviewer, lease: timedelta) -
 def renew(tx: Transaction, task_ids: Iterable[str], reviewer: Reviewer, lease: timedelta) -> list[TaskRow]:
     """Lengthen leases that the reviewer holds."""
     rows = [_held(tx, tx.task(task_id), reviewer, None) for task_id in task_ids]
-    until = tx.now + lease
+    until = after(tx.now, lease, "lease")
     return [tx.move(row, Move.RENEW, Status.CLAIMED, actor=reviewer.id, lease_until=until) for row in rows]
 
 
@@ -153,22 +156,23 @@ def resolve(tx: Transaction, task_id: str, reviewer: Reviewer, answer: Answer, *
         "comment": number if answer.comment else None,
         "claimed_at": None if row.claimed_at is None else row.claimed_at.isoformat(),
     }
-    after = _settle(tx, row, reviewer, answer, found, about, submit_id)
-    if after.status == Status.PENDING:
-        deadline.apply(tx, after)
+    settled = _settle(tx, row, reviewer, answer, found, about, submit_id)
+    if settled.status == Status.PENDING:
+        deadline.apply(tx, settled)
     event = EventRow(
         seq=tx.seq, task_id=task_id, move="review", at_time=tx.now, actor=reviewer.id, attempt=row.attempt,
         submit_id=submit_id, body=canonical(about),
     )  # fmt: skip
     said = {("correction", number): answer.correction, ("comment", number): answer.comment}
-    return review_of(event, {key: json.loads(text) for key, text in said.items() if text}, found)
+    return review_of(event, {key: parse(text) for key, text in said.items() if text}, found)
 
 
 def _mine(tx: Transaction, row: TaskRow, reviewer: Reviewer, attempt: int | None) -> TaskRow:
     """Return the row under the reviewer's lease, taking it now if nobody holds it."""
     _refuse_answered(row)
     if reviewer.id in row.reviewers and not _may_settle(row, reviewer):
-        raise AlreadyReviewed(task_id=row.task_id, by=reviewer.id, when=aware(tx.now))
+        when = [event.at_time for event in _reviews(tx, row) if event.actor == reviewer.id][-1]
+        raise AlreadyReviewed(task_id=row.task_id, by=reviewer.id, when=aware(when))
     lapsed = row.status == Status.CLAIMED and row.lease_until is not None and row.lease_until <= tx.now
     if lapsed and attempt is None:
         row = deadline.give_back(tx, row, Move.LAPSE)
@@ -178,12 +182,12 @@ def _mine(tx: Transaction, row: TaskRow, reviewer: Reviewer, attempt: int | None
         remedy = "only open tasks can be answered; see queue.explain() for what happened"
         raise IllegalMove(task_id=row.task_id, status=row.status, move="review", remedy=remedy)
     _qualified(row, reviewer)
-    return _take(tx, row, reviewer, timedelta(minutes=10))
+    return _take(tx, row, reviewer, tx.now + LEASE)
 
 
 def _may_settle(row: TaskRow, reviewer: Reviewer) -> bool:
     disputed = Status.DISPUTED in (row.status, row.came_from)
-    return disputed and reviewer.adjudicates and row.answers == 1
+    return disputed and reviewer.adjudicates and row.reviews_required == 1
 
 
 def _qualified(row: TaskRow, reviewer: Reviewer) -> None:
@@ -267,7 +271,7 @@ def _repeated(
         return None
     event = known[0]
     row = tx.task(str(event.task_id))
-    found = tx.payload(row)
+    found = tx.payload(replace(row, version=event.facts.get("version", row.version)))
     said = {k: found["answers"].get((k, event.facts.get("number"))) for k in ("correction", "comment")}
     texts = tuple(None if said[k] is None else canonical(said[k]) for k in ("correction", "comment"))
     given = (task_id, reviewer.id, str(answer.outcome), answer.correction, answer.comment)
@@ -279,16 +283,21 @@ def _repeated(
 def undo(tx: Transaction, task_id: str, reviewer: Reviewer) -> TaskRow:
     """Take the reviewer's own answer back, unless somebody acted on it."""
     row = tx.task(task_id)
+    tx.payload(row)  # an erased one could not be answered again
     standing = json.loads(row.standing)
     mine = [pair for pair in standing if pair[1] == reviewer.id]
     if not mine:
         raise UndoRefused(task_id=task_id, remedy=f"no answer of {reviewer.id} stands")
-    if mine[-1][0] <= row.delivered:
-        remedy = f"it was delivered at {row.delivered_at}Z as {row.outcome}; use object() to ask for a second look"
+    adjudicated = len(standing) > row.reviews_required
+    if adjudicated and mine[-1] != standing[-1]:
+        raise UndoRefused(task_id=task_id, remedy=f"{standing[-1][1]} settled it since")
+    if row.delivered and (mine[-1][0] <= row.delivered or row.delivered == row.final):
+        remedy = f"it was delivered at {row.delivered_at}Z; use object() to ask for a second look"
         raise UndoRefused(task_id=task_id, remedy=remedy, when=aware(row.delivered_at), told=row.outcome)
     standing.remove(mine[-1])
+    back = Status.DISPUTED if adjudicated else Status.PENDING
     return tx.move(
-        row, Move.UNDO, Status.PENDING, actor=reviewer.id, about={"number": mine[-1][0]}, came_from=None,
+        row, Move.UNDO, back, actor=reviewer.id, about={"number": mine[-1][0]}, came_from=None,
         standing=json.dumps(standing, ensure_ascii=False), final=None, outcome=None, reviewer=None, reviewed_at=None,
     )  # fmt: skip
 
@@ -298,5 +307,8 @@ def object_(tx: Transaction, task_id: str, reviewer: Reviewer, comment: str) -> 
     row = tx.task(task_id)
     if not isinstance(comment, str) or not comment.strip():
         raise BadInput(name="comment", value=comment, remedy="say in words what is wrong")
+    tx.payload(row)  # an erased one cannot be judged again
     said = _say(tx, row, comment) if row.status == Status.REVIEWED else {}
-    return tx.move(row, Move.OBJECT, Status.DISPUTED, actor=reviewer.id, about=said)
+    passed = row.due_at is not None and row.due_at <= tx.now  # it was answered in time
+    due = None if passed else row.due_at
+    return tx.move(row, Move.OBJECT, Status.DISPUTED, actor=reviewer.id, about=said, due_at=due)

@@ -9,8 +9,8 @@ from hitl_nb.errors import BadInput, IllegalMove
 from hitl_nb.payload import canonical, name
 from hitl_nb.queue.row import TaskRow
 from hitl_nb.queue.store import Transaction
-from hitl_nb.queue.submit import model_of, texts
-from hitl_nb.task import OPEN, Move, Reviewer, Status
+from hitl_nb.queue.submit import known_confidence, model_of, texts
+from hitl_nb.task import OPEN, Move, Status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,14 +27,21 @@ def replace(tx: Transaction, task_id: str, input_data: Any, ai_prediction: Any, 
     """Put a new payload in the place of the old one; leases and answers to the old one are void."""
     row = tx.task(task_id)
     new = texts(input_data, ai_prediction)
+    known = known_confidence(ai_prediction.get("confidence") if confidence is None else confidence)
     if row.status not in OPEN:
         remedy = "only open tasks can be replaced; submit a new one"
         raise IllegalMove(task_id=task_id, status=row.status, move="replace", remedy=remedy)
     for kind, text in new.items():
         tx.store(task_id, row.version + 1, kind, text)
-    back = Status(row.came_from) if row.status == Status.CLAIMED else Status(row.status)
-    void = {"holder": None, "lease_until": None, "came_from": None, "standing": "[]", "version": row.version + 1}
-    return tx.move(row, Move.REPLACE, back, confidence=confidence, model=model_of(ai_prediction), **void)
+    back = Status(row.came_from or Status.PENDING) if row.status == Status.CLAIMED else Status(row.status)
+    void: dict[str, Any] = {
+        "holder": None,
+        "lease_until": None,
+        "came_from": None,
+        "standing": "[]",
+        "version": row.version + 1,
+    }
+    return tx.move(row, Move.REPLACE, back, confidence=known, model=model_of(ai_prediction), **void)
 
 
 def withdraw(tx: Transaction, task_id: str, reason: str | None) -> TaskRow:
@@ -54,7 +61,8 @@ def withdraw(tx: Transaction, task_id: str, reason: str | None) -> TaskRow:
 def reopen(tx: Transaction, task_id: str) -> TaskRow:
     """Ask again after a deadline denied a task; it has no deadline any more."""
     row = tx.task(task_id)
-    freed = {"deadline": None, "due_at": None, "overdue": False, "standing": "[]"}
+    tx.payload(row)  # an erased one cannot be judged
+    freed: dict[str, Any] = {"deadline": None, "due_at": None, "overdue": False, "standing": "[]"}
     return tx.move(row, Move.REOPEN, Status.PENDING, **freed)
 
 
@@ -77,13 +85,15 @@ def deliver(tx: Transaction, row: TaskRow, to: str) -> TaskRow:
     """Log that somebody received the answer; from then on it cannot be undone."""
     if row.delivered == row.final:
         return row
-    told = {"delivered_at": tx.now, "delivered": row.final}
-    return tx.move(row, Move.DELIVER, Status.REVIEWED, actor=Reviewer.of(to).id, **told)
+    told: dict[str, Any] = {"delivered_at": tx.now, "delivered": row.final}
+    return tx.move(row, Move.DELIVER, Status.REVIEWED, actor=to, **told)
 
 
-def rescore(tx: Transaction, task_id: str, prediction: dict[str, Any], columns: dict[str, Any]) -> TaskRow:
-    """Give a waiting task the answer of a new model: order, confidence and reasons follow it."""
+def rescore(tx: Transaction, task_id: str, prediction: dict[str, Any], columns: dict[str, Any]) -> TaskRow | None:
+    """Give a task the answer of a new model, if it waits and nobody has judged the old one."""
     row = tx.task(task_id)
+    if row.status != Status.PENDING or row.reviewers:
+        return None
     tx.store(task_id, row.version + 1, "input", _input(tx, row))
     tx.store(task_id, row.version + 1, "prediction", canonical(prediction, "prediction"))
     about = {"model": model_of(prediction), "from_model": row.model}

@@ -31,7 +31,7 @@ def give_back(tx: Transaction, row: TaskRow, move: Move, **more: Any) -> TaskRow
     if returns >= MAX_RETURNS:
         returns, level = 0, row.level + 1
     back = Status(row.came_from or Status.PENDING)
-    freed = {"holder": None, "lease_until": None, "came_from": None, "returns": returns}
+    freed: dict[str, Any] = {"holder": None, "lease_until": None, "came_from": None, "returns": returns}
     if level > row.level:
         freed |= {"level": level, "expertise": _expertise(row, level)}
     row = tx.move(row, move, back, **freed, **more)
@@ -57,7 +57,7 @@ def _escalate(tx: Transaction, row: TaskRow, back: Status) -> TaskRow:
     level = row.level + 1
     more = level < len(json.loads(row.escalation)) and row.deadline is not None
     due = tx.now + (row.deadline - row.created_at) if more and row.deadline else None
-    columns = {"level": level, "expertise": _expertise(row, level), "due_at": due, "overdue": True}
+    columns: dict[str, Any] = {"level": level, "expertise": _expertise(row, level), "due_at": due, "overdue": True}
     return tx.move(row, Move.ESCALATE, back, **columns)
 
 

@@ -8,17 +8,29 @@ import stat
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import duckdb
 import pyarrow as pa
 
-from hitl_nb.errors import HitlError, NotAQueue, QueueClosed, QueueLocked, QueueReadOnly, QueueTooNew, StorageFailed
+from hitl_nb.errors import (
+    BadInput,
+    HitlError,
+    NotAQueue,
+    QueueClosed,
+    QueueLocked,
+    QueueReadOnly,
+    QueueTooNew,
+    StorageFailed,
+)
 from hitl_nb.queue.backlog import RECENT, Backlog
 from hitl_nb.queue.store import Transaction, statements
+
+T = TypeVar("T")
 
 #: version of the tables; a file of a newer one is refused
 SCHEMA_VERSION = 1
@@ -121,7 +133,12 @@ class DuckDBStore:
         """The time, naive UTC; it never steps back behind the last event."""
         return max(self._clock(), self._last)
 
-    def write(self, work: Callable[[Transaction], Any]) -> Any:
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or stopped after an error of the engine."""
+        return self._closed is not None
+
+    def write(self, work: Callable[[Transaction], T]) -> T:
         """Run a unit of work, alone, and store it whole or not at all."""
         with self._lock:
             self._check_open()
@@ -167,15 +184,16 @@ class DuckDBStore:
         self._connection.close()
         self._open()
 
-    def read(self, work: Callable[[Transaction], Any]) -> Any:
+    def read(self, work: Callable[[Transaction], T]) -> T:
         """Run a unit of work on a snapshot, from any thread."""
         self._check_open()
-        cursor = self._connection.cursor()
         try:
-            cursor.execute("BEGIN")
-            return work(Transaction(DuckDBEngine(cursor), self.now, self._seq, self.backlog))
-        finally:
-            cursor.close()
+            with self._connection.cursor() as cursor:
+                cursor.execute("BEGIN")
+                return work(Transaction(DuckDBEngine(cursor), self.now, self._seq, self.backlog))
+        except duckdb.Error as error:
+            self._check_open()  # closed meanwhile
+            raise StorageFailed(reason=str(error).splitlines()[0]) from error
 
     def _check_open(self) -> None:
         if self._closed is not None:
@@ -202,22 +220,37 @@ class DuckDBStore:
 
     def backup(self, path: str) -> None:
         """Copy the whole file to a new one while it is open."""
+        if "\0" in path or Path(path).exists() or not Path(path).parent.is_dir():
+            raise BadInput(name="path", value=path, remedy="pass the path of a new file in a folder that exists")
         with self._lock:
             self._check_open()
-            target = path.replace("'", "''")
-            (name,) = self._connection.execute("SELECT current_database()").fetchone() or ("memory",)
-            quoted = '"' + name.replace('"', '""') + '"'
-            self._connection.execute(f"ATTACH '{target}' AS copy_of_queue")
             try:
-                self._connection.execute(f"COPY FROM DATABASE {quoted} TO copy_of_queue")
-            finally:
-                self._connection.execute("DETACH copy_of_queue")
+                self._copy(path.replace("'", "''"))
+            except duckdb.Error as error:
+                Path(path).unlink(missing_ok=True)
+                raise StorageFailed(reason=str(error).splitlines()[0]) from error
+
+    def _copy(self, target: str) -> None:
+        (name,) = self._connection.execute("SELECT current_database()").fetchone() or ("memory",)
+        quoted = '"' + name.replace('"', '""') + '"'
+        self._connection.execute(f"ATTACH '{target}' AS copy_of_queue")
+        try:
+            self._connection.execute(f"COPY FROM DATABASE {quoted} TO copy_of_queue")
+        finally:
+            self._connection.execute("DETACH copy_of_queue")
 
     def checkpoint(self) -> None:
         """Write the log of the engine into the file."""
         with self._lock:
             self._check_open()
-            self._connection.execute("CHECKPOINT")
+            with suppress(duckdb.TransactionException):  # somebody reads; the engine does it later
+                self._connection.execute("CHECKPOINT")
+
+    def look_ahead(self) -> None:
+        """Find out when the next lease or deadline is due."""
+        with self._lock:
+            self._check_open()
+            self.backlog.next_due = DuckDBEngine(self._connection).rows("next_due")[0][0]
 
     def recount(self) -> None:
         """Count the backlog anew after the task table was rewritten."""
@@ -250,8 +283,10 @@ def connect(path: str) -> duckdb.DuckDBPyConnection:
         _check_schema(connection, path)
         for setting in SETTINGS:
             connection.execute(setting)
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, duckdb.Error):
+            raise _cannot_open(path, error) from error
         raise
     return connection
 
@@ -261,9 +296,10 @@ def _check_file(path: Path) -> None:
         raise NotAQueue(path=str(path), reason="it is a folder")
     if not path.parent.is_dir():
         raise QueueReadOnly(path=str(path), reason=f"the folder {path.parent} does not exist; create it")
-    marked = path.exists() and not path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
-    if marked or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise QueueReadOnly(path=str(path), reason="it is read-only")
+    place = path if path.exists() else path.parent
+    marked = not place.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+    if marked or not os.access(place, os.W_OK):
+        raise QueueReadOnly(path=str(path), reason=f"{place} is read-only")
 
 
 def _cannot_open(path: str, error: duckdb.Error) -> HitlError:
@@ -272,8 +308,9 @@ def _cannot_open(path: str, error: duckdb.Error) -> HitlError:
     if owner:
         return QueueLocked(path=path, owner=f"{Path(owner[1]).name} (process {owner[2]})", pid=int(owner[2]))
     first = str(error).splitlines()[0]
-    if isinstance(error, duckdb.IOException) and Path(path).is_file() and Path(path).stat().st_size > 0:
-        return NotAQueue(path=path, reason=first)
+    if Path(path).is_file():
+        empty = Path(path).stat().st_size == 0
+        return NotAQueue(path=path, reason="it is empty; delete it to have a new queue there" if empty else first)
     return QueueReadOnly(path=path, reason=first)
 
 
@@ -284,7 +321,9 @@ def _check_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     elif not {"meta", "payload", "event", "task"} <= tables:
         raise NotAQueue(path=path, reason=f"it holds the tables {', '.join(sorted(tables))}")
     facts = dict(connection.execute(_dialect("get_meta")).fetchall())
-    version = int(facts.get("schema_version", 0))
+    version = int(facts["schema_version"]) if facts.get("schema_version", "").isdecimal() else 0
+    if version < 1:
+        raise NotAQueue(path=path, reason="its schema version is missing")
     if version > SCHEMA_VERSION:
         raise QueueTooNew(path=path, version=version, known=SCHEMA_VERSION)
 

@@ -222,17 +222,15 @@ def _strings(name: str, series: pd.Series[Any], where: str) -> Iterator[tuple[st
     except UnicodeEncodeError:
         remedy = "holds a lone surrogate; decode the text properly or pass bytes"
         raise NoCanonicalForm(name=where, value="…", remedy=remedy) from None
-    longest = pc.max(pc.binary_length(values)).as_py() or 0
-    if longest + 2 > MAX_FIELD_BYTES:
-        remedy = f"limit is {MAX_FIELD_BYTES} bytes as canonical text; store a reference or a smaller version"
-        raise TooLarge(name=where, value=f"{longest} bytes", remedy=remedy)
     yield name, values
     odd = pc.or_kleene(pc.is_null(values), pc.match_substring_regex(values, _CONTROL))
+    large = pc.greater(pc.binary_length(values), MAX_FIELD_BYTES // 6)  # six bytes at most for an escaped one
+    odd = pc.or_kleene(odd, large)
     odd = pc.fill_null(odd, True).to_numpy(zero_copy_only=False)
     if odd.any():
         texts = np.full(len(values), None, dtype=object)
         rows = np.flatnonzero(odd)
-        texts[rows] = [canonical(series.iloc[i], f"{where} (row {series.index[i]})") for i in rows]
+        texts[rows] = [canonical(series.iloc[i], f"{where} (row {series.index[i]})") for i in rows.tolist()]
         yield f"{name}_text", pa.array(texts, pa.string())
 
 

@@ -18,6 +18,8 @@ from hitl_nb.task import Move, Priority, Status
 if TYPE_CHECKING:
     import pandas as pd
 
+#: facts of logged answers by task and number
+Reviews = dict[tuple[str, int], dict[str, Any]]
 _FLAGS = ("is_anomalous", "high_value_transaction", "irreversible", "regulated")
 _TIMES = ("at_time", "deadline", "claimed_at", "reviewed_at")
 #: tasks whose payloads are read at once
@@ -28,7 +30,7 @@ def history(tx: Transaction, inputs: bool) -> pd.DataFrame:
     """Return every decision with its answer, one line a task."""
     import pandas as pd
 
-    frame = tx.engine.arrow("history").to_pandas()
+    frame: pd.DataFrame = tx.engine.arrow("history").to_pandas()
     for name in ("prediction", "label", *_FLAGS):
         frame[name] = _parsed(frame[name])
     frame["task_id"] = frame["task_id"].astype(str)
@@ -57,13 +59,17 @@ def _inputs(tx: Transaction) -> pd.DataFrame:
     import pandas as pd
 
     rows = [{"task_id": str(task_id)} | _scalars(parse(body)) for task_id, body in tx.rows("inputs")]
-    frame = pd.DataFrame(rows if rows else {"task_id": []}).convert_dtypes(convert_string=False)
+    frame = pd.DataFrame(rows if rows else {"task_id": []}).convert_dtypes()
     frame["task_id"] = frame["task_id"].astype(str)
     return frame
 
 
 def _scalars(data: dict[str, Any]) -> dict[str, Any]:
-    return {f"input.{k}": v for k, v in data.items() if v is None or isinstance(v, (str, int, float, bool))}
+    return {f"input.{k}": v for k, v in data.items() if _is_scalar(v)}
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float, bool))
 
 
 def training_frame(tx: Transaction, as_of: datetime | None) -> pd.DataFrame:
@@ -71,54 +77,55 @@ def training_frame(tx: Transaction, as_of: datetime | None) -> pd.DataFrame:
     import pandas as pd
 
     until = datetime.max if as_of is None else as_of
-    rows = [row for row in _folded(tx, until) if row.status == Status.REVIEWED and row.erased_at is None]
-    lines = [_training_line(row, found) for row, found in _with_payload(tx, rows)]
+    rows = [row for row in _folded(tx, until) if row.status == Status.REVIEWED]
+    reviews = _reviews(tx, rows)
+    kept = [(row, found) for row, found in _with_payload(tx, rows) if "input" in found]  # the others were erased
+    lines = [_training_line(row, found, reviews[row.task_id, row.final or 0]) for row, found in kept]
     columns = ["task_id", "label", "confidence", "weight", "source", "outcome"]
     frame = pd.DataFrame(lines, columns=None if lines else columns)
     features = [name for name in frame.columns if name not in columns]
     return frame[["task_id", *features, *columns[1:]]]
 
 
-def _training_line(row: TaskRow, found: dict[str, Any]) -> dict[str, Any]:
+def _training_line(row: TaskRow, found: dict[str, Any], review: dict[str, Any]) -> dict[str, Any]:
     label = None
     if row.outcome == "approve":
         label = (found.get("prediction") or {}).get("label")
     elif row.outcome == "correct":
         label = (found["answers"].get(("correction", row.final)) or {}).get("label")
-    adjudicated = row.reviews_required > 1 and row.final is not None and row.answers > row.reviews_required
-    source = "adjudication" if adjudicated else "audit" if row.audit else "human_review"
-    features = {k: v for k, v in (found.get("input") or {}).items() if not isinstance(v, (dict, list))}
+    source = "adjudication" if review["adjudication"] else "audit" if row.audit else "human_review"
+    features = {k: v for k, v in found["input"].items() if _is_scalar(v)}
     known = 0.5 if row.confidence is None else row.confidence
     facts = {"label": label, "confidence": row.confidence, "weight": 1 / (known + 0.01)}
-    return {"task_id": row.task_id, **features, **facts, "source": source, "outcome": row.outcome}
+    return features | {"task_id": row.task_id, **facts, "source": source, "outcome": row.outcome}
 
 
-def annotations(tx: Transaction) -> pd.DataFrame:
+def annotation_frame(tx: Transaction) -> pd.DataFrame:
     """Return every answer that stands as one line: task, worker, label."""
     import pandas as pd
 
     lines = []
     rows = [row for row in _folded(tx, datetime.max) if row.standing != "[]" and row.erased_at is None]
-    outcomes = _outcomes(tx, rows)
+    reviews = _reviews(tx, rows)
     for row, found in _with_payload(tx, rows):
         for number, reviewer in json.loads(row.standing):
-            lines.append({"task": row.task_id, "worker": reviewer, "label": _label(found, outcomes, row, number)})
+            lines.append({"task": row.task_id, "worker": reviewer, "label": _label(found, reviews, row, number)})
     return pd.DataFrame(lines, columns=["task", "worker", "label"])
 
 
-def _label(found: dict[str, Any], outcomes: dict[tuple[str, int], str], row: TaskRow, number: int) -> Any:
-    outcome = outcomes[row.task_id, number]
+def _label(found: dict[str, Any], reviews: Reviews, row: TaskRow, number: int) -> Any:
+    outcome = reviews[row.task_id, number]["outcome"]
     if outcome == "approve":
         return (found.get("prediction") or {}).get("label")
     return (found["answers"].get(("correction", number)) or {}).get("label") if outcome == "correct" else "rejected"
 
 
-def _outcomes(tx: Transaction, rows: list[TaskRow]) -> dict[tuple[str, int], str]:
+def _reviews(tx: Transaction, rows: list[TaskRow]) -> Reviews:
     found = {}
     for page in _pages([row.task_id for row in rows]):
         for event in tx.events("events_of_tasks", task_ids=page):
             if event.move == Move.REVIEW:
-                found[str(event.task_id), event.facts["number"]] = event.facts["outcome"]
+                found[str(event.task_id), event.facts["number"]] = event.facts
     return found
 
 
@@ -158,8 +165,11 @@ def export(tx: Transaction, path: str, inputs: bool) -> int:
     frame = history(tx, inputs)
     frame["reasons"] = frame["reasons"].map(list)
     unfinished = target.with_name(f".{target.name}.part")
-    writers[target.suffix](frame, unfinished)
-    os.replace(unfinished, target)
+    try:
+        writers[target.suffix](frame, unfinished)
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return len(frame)
 
 

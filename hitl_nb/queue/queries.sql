@@ -77,8 +77,8 @@ SELECT task_id, key_hash FROM task WHERE key_hash IS NOT NULL;
 SELECT * FROM task
 WHERE (status = 'pending_review' OR (status = 'disputed' AND :adjudicates))
   AND (expertise IS NULL OR expertise = ANY(:expertises))
-  AND (position(:needle IN standing) = 0 OR (status = 'disputed' AND answers = 1))
-ORDER BY position(:needle IN skipped) > 0, priority DESC, deadline NULLS LAST, task_id
+  AND (position(:answered IN standing) = 0 OR (status = 'disputed' AND reviews_required = 1))
+ORDER BY position(:passed IN skipped) > 0, priority DESC, deadline NULLS LAST, task_id
 LIMIT :n;
 
 -- open_tasks: What waits for a person, best first.
@@ -142,9 +142,15 @@ SELECT * FROM task ORDER BY task_id;
 DELETE FROM task;
 
 -- history: Every decision with its answer.
+WITH said AS (
+    SELECT task_id, version, kind,
+           CASE WHEN starts_with(body, '{"$object":') THEN json_extract(body, '$."$object"') ELSE body END AS body
+    FROM payload WHERE kind IN ('prediction', 'correction')
+)
 SELECT task.task_id, task.created_at AS at_time, task.confidence, json_extract(prediction.body, '$.label') AS prediction,
-       CASE task.outcome WHEN 'approve' THEN json_extract(prediction.body, '$.label')
-                         WHEN 'correct' THEN json_extract(correction.body, '$.label') END AS label,
+       CASE WHEN task.status <> 'reviewed' THEN NULL
+            WHEN task.outcome = 'approve' THEN json_extract(prediction.body, '$.label')
+            WHEN task.outcome = 'correct' THEN json_extract(correction.body, '$.label') END AS label,
        CASE WHEN task.status = 'reviewed' THEN task.outcome <> 'approve' END AS wrong,
        task.review_probability, CASE WHEN task.status = 'reviewed' THEN task.outcome END AS outcome, task.reviewer,
        task.grouping AS "group", task.value, task.model, task.policy, task.status, task.priority, task.expertise,
@@ -155,9 +161,9 @@ SELECT task.task_id, task.created_at AS at_time, task.confidence, json_extract(p
        json_extract(prediction.body, '$.regulated') AS regulated,
        task.audit_uniform, task.audit_probability, task.claimed_at, task.reviewed_at
 FROM task
-LEFT JOIN payload AS prediction
+LEFT JOIN said AS prediction
   ON prediction.task_id = task.task_id AND prediction.version = task.version AND prediction.kind = 'prediction'
-LEFT JOIN payload AS correction
+LEFT JOIN said AS correction
   ON correction.task_id = task.task_id AND correction.version = task.final AND correction.kind = 'correction'
 ORDER BY task.task_id;
 

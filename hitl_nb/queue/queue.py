@@ -7,14 +7,14 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from hitl_nb.errors import BadInput, QueueClosed
+from hitl_nb.errors import BadInput, QueueError
 from hitl_nb.payload import digest, name, parse
 from hitl_nb.queue import answer, change, deadline, history, read, submit, upkeep
 from hitl_nb.queue.backlog import Wait
 from hitl_nb.queue.ids import Array, Ids, one_text
-from hitl_nb.queue.row import TaskRow, rank
+from hitl_nb.queue.row import TaskRow
 from hitl_nb.queue.store import Store, Transaction
 from hitl_nb.task import Priority, Review, Reviewer, ReviewOutcome, ReviewTask, Status
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hitl_nb.queue.frame import FrameSubmission
+    from hitl_nb.queue.submit import Submission
 
-#: how long a claim holds
-LEASE = timedelta(minutes=10)
+T = TypeVar("T")
+
 #: time between two looks at leases and deadlines
 TICK = timedelta(seconds=1)
 #: most tasks or events that one call returns
@@ -67,8 +68,9 @@ class ReviewQueue:
         self, *, input_data: Mapping[str, Any], ai_prediction: Mapping[str, Any], confidence: float | None = None,
         reason: str, priority: str | Priority | None = None, key: str | None = None, subject: str | None = None,
         expertise: str | None = None, deadline: datetime | timedelta | None = None, on_deadline: str = "escalate",
-        escalation: Sequence[str] = (), reviews_required: int = 1, consensus: str = "majority", audit: bool | None = None,
-        model: str | None = None, policy: str | None = None, group: str | None = None, value: float | None = None,
+        escalation: Sequence[str] = (), reviews_required: int = 1, consensus: str = "majority",
+        audit: bool | None = None, model: str | None = None, policy: str | None = None, group: str | None = None,
+        value: float | None = None,
     ) -> ReviewTask:  # fmt: skip
         """Ask a person about one model output.
 
@@ -116,7 +118,8 @@ class ReviewQueue:
         def work(tx: Transaction) -> ReviewTask:
             task_id = one_text(self.new_ids(1))
             ready = submit.by_hand(input_data, ai_prediction, task_id=task_id, now=tx.now, **options)
-            return _shown(submit.store(tx, ready), ready.texts)
+            row = submit.store(tx, ready)
+            return _shown(row, ready.texts) if row.task_id == task_id else read.get(tx, row.task_id)
 
         return self._write(work)
 
@@ -124,28 +127,28 @@ class ReviewQueue:
         """Return ``n`` new task ids as uint64 of shape (n, 2), in order."""
         return self._ids.make(n, self.store.now)
 
-    def store_decided(self, ready: submit.Submission, fingerprint: str, policy: Mapping[str, Any]) -> TaskRow:
+    def store_decided(self, ready: Submission, fingerprint: str, policy: Mapping[str, Any]) -> TaskRow:
         """Store what a policy decided for one input."""
-
-        def work(tx: Transaction) -> TaskRow:
-            self._remember(tx, fingerprint, policy)
-            return submit.store(tx, ready)
-
-        return self._write(work)
+        return self._store(lambda tx: submit.store(tx, ready), fingerprint, policy)
 
     def store_frame(
         self, ready: FrameSubmission, fingerprint: str, policy: Mapping[str, Any],
         progress: Callable[[int], None] | None = None,
     ) -> dict[int, str]:  # fmt: skip
         """Store what a policy decided for a frame, in one transaction; returns the tasks of keys known already."""
-
         from hitl_nb.queue import frame
 
-        def work(tx: Transaction) -> dict[int, str]:
-            self._remember(tx, fingerprint, policy)
-            return frame.store_frame(tx, ready, progress)
+        return self._store(lambda tx: frame.store_frame(tx, ready, progress), fingerprint, policy)
 
-        return self._write(work)
+    def _store(self, store: Callable[[Transaction], T], fingerprint: str, policy: Mapping[str, Any]) -> T:
+        def work(tx: Transaction) -> T:
+            if fingerprint != self._policy:
+                submit.remember_policy(tx, fingerprint, policy)
+            return store(tx)
+
+        stored = self._write(work)
+        self._policy = fingerprint  # only now is it in the log
+        return stored
 
     def status(self, task_id: str) -> Status:
         """Return where a task stands."""
@@ -155,15 +158,10 @@ class ReviewQueue:
         """Return what the caller was told when a task was submitted, and the task."""
         return self._read(lambda tx: read.told(tx, task_id))
 
-    def _remember(self, tx: Transaction, fingerprint: str, policy: Mapping[str, Any]) -> None:
-        if fingerprint != self._policy:
-            submit.remember_policy(tx, fingerprint, policy)
-            self._policy = fingerprint
-
     # -- reviewing
 
     def claim(
-        self, reviewer: str | Reviewer, n: int = 1, expertise: str | None = None, lease: timedelta = LEASE
+        self, reviewer: str | Reviewer, n: int = 1, expertise: str | None = None, lease: timedelta = answer.LEASE
     ) -> list[ReviewTask]:
         """Take the best ``n`` tasks that the reviewer may judge, for the time of ``lease``; fewer if fewer wait."""
         who = Reviewer.of(reviewer)
@@ -206,7 +204,7 @@ class ReviewQueue:
         who = Reviewer.of(reviewer)
         self._write(lambda tx: answer.release(tx, task_id, who, reason))
 
-    def renew(self, task_ids: Iterable[str], reviewer: str | Reviewer, lease: timedelta = LEASE) -> None:
+    def renew(self, task_ids: Iterable[str], reviewer: str | Reviewer, lease: timedelta = answer.LEASE) -> None:
         """Lengthen the reviewer's leases to ``lease`` from now; all of them or none."""
         who, ids = Reviewer.of(reviewer), list(task_ids)
         self._write(lambda tx: answer.renew(tx, ids, who, lease))
@@ -239,16 +237,12 @@ class ReviewQueue:
         self._write(lambda tx: change.reopen(tx, task_id))
 
     def rescore(self, changes: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]) -> int:
-        """Give waiting tasks a new model's answer: (task id, prediction, columns); returns how many."""
-
-        def work(tx: Transaction) -> int:
-            return len([change.rescore(tx, *one) for one in changes if tx.task(one[0]).status == "pending_review"])
-
-        return self._write(work)
+        """Give waiting, unanswered tasks a new model's answer: (id, prediction, columns); returns how many."""
+        return self._write(lambda tx: sum(change.rescore(tx, *one) is not None for one in changes))
 
     def forget(self, subject: str) -> change.Forgotten:
         """Erase every payload about a subject; open tasks among them are withdrawn. Facts and times stay."""
-        found: change.Forgotten = self._write(lambda tx: change.forget(tx, subject))
+        found = self._write(lambda tx: change.forget(tx, subject))
         self.store.checkpoint()
         return found
 
@@ -261,7 +255,7 @@ class ReviewQueue:
         touched = 0
         while count := self._write(deadline.tick):
             touched += count
-        self.store.backlog.next_due = self._read(lambda tx: tx.rows("next_due")[0][0])
+        self.store.look_ahead()
         return touched
 
     def _tick_if_due(self) -> None:
@@ -271,18 +265,17 @@ class ReviewQueue:
 
     def start_ticking(self) -> None:
         """Look at leases and deadlines each second, until the queue is closed or forgotten."""
-        alive = weakref.ref(self)
+        alive, stop = weakref.ref(self), self._stop
 
         def run() -> None:
-            while not self_stop.wait(TICK.total_seconds()):
+            while not stop.wait(TICK.total_seconds()):
                 queue = alive()
                 if queue is None:
                     return
-                with suppress(QueueClosed):  # closed between two looks
+                with suppress(QueueError):  # closed between two looks, or a full disk: look again later
                     queue._tick_if_due()
                 del queue
 
-        self_stop = self._stop
         threading.Thread(target=run, name="hitl_nb-tick", daemon=True).start()
 
     # -- waiting
@@ -297,6 +290,7 @@ class ReviewQueue:
         after
             Number of an answer already known; only a later one is returned.
         """
+        caller = name("caller", to)
         self._tick_if_due()
         if self._read(lambda tx: read.answer_of(tx, task_id, after))[1] is None:
             return None
@@ -304,7 +298,7 @@ class ReviewQueue:
         def work(tx: Transaction) -> Review | None:
             row, review = read.answer_of(tx, task_id, after)
             if review is not None:
-                change.deliver(tx, row, to)
+                change.deliver(tx, row, caller)
             return review
 
         return self._write(work)
@@ -342,7 +336,8 @@ class ReviewQueue:
 
     def estimated_wait(self, expertise: str | None = None, priority: str | Priority | None = None) -> Wait | None:
         """Return how long a new task would wait: the backlog ahead over the measured rate; None before it is known."""
-        return self.store.backlog.wait(expertise, None if priority is None else rank(priority))
+        least = None if priority is None else submit.rank(priority)
+        return self._read(lambda tx: tx.backlog.wait(expertise, least))
 
     def history(self, inputs: bool = False) -> pd.DataFrame:
         """Return every decision with its answer, one line a task; ``inputs`` adds the scalar input fields."""
@@ -350,12 +345,12 @@ class ReviewQueue:
 
     def training_frame(self, as_of: datetime | None = None) -> pd.DataFrame:
         """Return the answers that hold as training rows, as they stood at ``as_of`` (aware; None: now)."""
-        until = None if as_of is None else submit.deadline(as_of, datetime.min)
+        until = None if as_of is None else submit.utc("as_of", as_of)
         return self._read(lambda tx: history.training_frame(tx, until))
 
     def annotations(self) -> pd.DataFrame:
         """Return every answer that stands as one line: task, worker, label."""
-        return self._read(history.annotations)
+        return self._read(history.annotation_frame)
 
     def export(self, path: str, inputs: bool = False) -> int:
         """Write the history to a .parquet, .csv or .jsonl file; returns the number of lines."""
@@ -369,7 +364,7 @@ class ReviewQueue:
 
     def rebuild(self) -> int:
         """Write the task table anew from the log; returns the number of tasks."""
-        count: int = self._write(upkeep.rebuild)
+        count = self._write(upkeep.rebuild)
         self.store.recount()
         return count
 
@@ -380,17 +375,17 @@ class ReviewQueue:
     @property
     def closed(self) -> bool:
         """Whether the queue was closed."""
-        return self._stop.is_set()
+        return self._stop.is_set() or self.store.closed
 
     def close(self) -> None:
         """Give the file free; safe to call twice."""
         self._stop.set()
         self.store.close()
 
-    def _write(self, work: Callable[[Transaction], Any]) -> Any:
+    def _write(self, work: Callable[[Transaction], T]) -> T:
         return self.store.write(work)
 
-    def _read(self, work: Callable[[Transaction], Any]) -> Any:
+    def _read(self, work: Callable[[Transaction], T]) -> T:
         return self.store.read(work)
 
 

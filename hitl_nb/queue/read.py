@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from hitl_nb.errors import IllegalMove, TaskExpired, TaskWithdrawn
+from hitl_nb.errors import BadInput, IllegalMove, TaskExpired, TaskWithdrawn
+from hitl_nb.payload import name
 from hitl_nb.queue.row import EventRow, TaskRow, aware, load_reasons
 from hitl_nb.queue.store import Transaction, payloads
 from hitl_nb.task import OPEN, Move, Priority, Review, ReviewOutcome, ReviewTask, Status
@@ -98,6 +99,7 @@ def as_task(row: TaskRow, found: Mapping[str, Any], reviews: Iterable[Review] = 
         level=row.level,
         overdue=row.overdue,
         audit=row.audit,
+        audit_probability=row.audit_probability,
         holder=row.holder,
         lease_until=aware(row.lease_until),
         model=row.model,
@@ -123,8 +125,9 @@ def get(tx: Transaction, task_id: str) -> ReviewTask:
 
 def told(tx: Transaction, task_id: str) -> tuple[Status, ReviewTask]:
     """Return what the caller was told at submission, and the task."""
+    task = get(tx, task_id)
     first = tx.events("events_of", task_id=task_id)[0]
-    return Status(first.facts["set"]["status"]), get(tx, task_id)
+    return Status(first.facts["set"]["status"]), task
 
 
 def standing(tx: Transaction, row: TaskRow, found: Mapping[str, Any]) -> list[Review]:
@@ -138,6 +141,8 @@ def standing(tx: Transaction, row: TaskRow, found: Mapping[str, Any]) -> list[Re
 
 def pending(tx: Transaction, expertise: str | None, limit: int) -> list[ReviewTask]:
     """Return what waits for a person, best first."""
+    if expertise is not None:
+        name("expertise", expertise)
     return as_tasks(tx, tx.tasks("open_tasks", expertise=expertise, n=limit))
 
 
@@ -194,6 +199,8 @@ def stats(tx: Transaction) -> Stats:
 
 def events(tx: Transaction, since: int, limit: int) -> list[dict[str, Any]]:
     """Return the log after a place, as plain dicts with aware times."""
+    if isinstance(since, bool) or not isinstance(since, int) or not 0 <= since < 2**63:
+        raise BadInput(name="since", value=since, remedy="pass the seq of the last event that you know, or 0")
     found = tx.events("events_since", since=since, limit=limit)
     return [asdict(event) | {"at_time": _utc(event.at_time), "body": event.facts} for event in found]
 
@@ -227,6 +234,9 @@ def _sentence(event: EventRow, found: Mapping[str, Any]) -> str:
             " as adjudicator" if facts["adjudication"] else ""
         )
     words = {Move.CLAIM: "claimed", Move.RELEASE: "gave it back", Move.LAPSE: "ended a lease that ran out"}
+    words |= {Move.RENEW: "kept it longer", Move.ESCALATE: "escalated it", Move.HOLD: "marked it overdue"}
+    words |= {Move.DENY: "let it expire without a judgement", Move.NOTE_DEADLINE: "noted that its deadline passed"}
+    words |= {Move.REOPEN: "opened it again", Move.RESCORE: "scored it anew"}
     words |= {Move.DELIVER: "received the answer", Move.UNDO: "took the answer back", Move.OBJECT: "objected"}
     words |= {Move.AUDIT: "drew it for a random audit", Move.WITHDRAW: "withdrew it", Move.REPLACE: "replaced it"}
     remark = found.get("answers", {}).get(("remark", facts.get("remark")))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hitl_nb.errors import IllegalMove
-from hitl_nb.task import MOVES, Move, Priority, Reason, Status
+from hitl_nb.task import MOVES, Move, Reason, Status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,7 +177,11 @@ def fold(row: TaskRow | None, event: EventRow) -> TaskRow:
             columns[name] = datetime.fromisoformat(columns[name])
     if row is not None:
         return replace(row, **columns)
-    numbers = {"confidence": event.confidence, "audit_uniform": event.audit_uniform, "value": event.value}
+    numbers: dict[str, Any] = {
+        "confidence": event.confidence,
+        "audit_uniform": event.audit_uniform,
+        "value": event.value,
+    }
     return TaskRow(task_id=str(event.task_id), created_at=event.at_time, **numbers, **columns)
 
 
@@ -205,8 +209,3 @@ def _value(where: str | None, payload: dict[str, Any], confidence: float | None)
     side, _, name = where.partition(".")
     found = payload.get(side)
     return found.get(name) if isinstance(found, dict) else None
-
-
-def rank(priority: str | Priority) -> int:
-    """Return the rank of a priority given at the front door."""
-    return Priority(priority).rank

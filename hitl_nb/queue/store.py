@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hitl_nb.errors import PayloadErased, TaskNotFound
 from hitl_nb.payload import canonical, digest, parse
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from hitl_nb.queue.backlog import Backlog
+
+T = TypeVar("T")
 
 #: longest lists that one statement takes as a parameter
 PAGE = 1000
@@ -192,14 +194,21 @@ class Store(Protocol):
     def now(self) -> datetime:
         """The time, naive UTC; it never steps back behind the last event."""
 
-    def write(self, work: Callable[[Transaction], Any]) -> Any:
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or stopped after an error of the engine."""
+
+    def write(self, work: Callable[[Transaction], T]) -> T:
         """Run a unit of work and store it, or store nothing."""
 
-    def read(self, work: Callable[[Transaction], Any]) -> Any:
+    def read(self, work: Callable[[Transaction], T]) -> T:
         """Run a unit of work that only reads, from any thread."""
 
     def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` after each change of a task; returns what ends it."""
+
+    def look_ahead(self) -> None:
+        """Find out when the next lease or deadline is due."""
 
     def recount(self) -> None:
         """Count the backlog anew."""
@@ -236,9 +245,7 @@ def event_row(row: Iterable[Any]) -> EventRow:
 def payloads(rows: Iterable[tuple[int, str, str]], row: TaskRow) -> dict[str, Any]:
     """Return the current version of a task's payload; ``shown`` is its digest, ``answers`` what reviewers wrote."""
     texts = {(kind, version): body for version, kind, body in rows}
-    now = {kind: row.version for kind in ("input", "prediction", "score")} | dict.fromkeys(
-        ("key", "subject", "reason"), 1
-    )
+    now = dict.fromkeys(("input", "prediction", "score"), row.version) | dict.fromkeys(("key", "subject", "reason"), 1)
     current = {kind: parse(texts[kind, version]) for kind, version in now.items() if (kind, version) in texts}
     said = {key: parse(body) for key, body in texts.items() if key[0] in ("correction", "comment", "remark")}
     sides = [texts.get((side, row.version), "") for side in ("input", "prediction")]

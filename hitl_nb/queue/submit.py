@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from numbers import Real
 from typing import Any
 
 from hitl_nb.errors import BadInput, KeyConflict
@@ -72,9 +75,7 @@ def model_of(prediction: Mapping[str, Any]) -> str | None:
 
 def by_hand(input_data: Any, ai_prediction: Any, *, task_id: str, now: datetime, **options: Any) -> Submission:
     """Return the submission of ``queue.submit``: a caller wants a judgement, without a policy."""
-    confidence, reason = options["confidence"], options["reason"]
-    if isinstance(confidence, bool) or not isinstance(confidence, (int, float)) or not 0 <= confidence <= 1:
-        confidence = None  # unknown: a person looks at it anyway
+    confidence, reason = known_confidence(options["confidence"]), options["reason"]
     if not isinstance(reason, str) or not reason.strip():
         raise BadInput(name="reason", value=reason, remedy="say in words why a person is asked")
     due = deadline(options["deadline"], now)
@@ -82,13 +83,13 @@ def by_hand(input_data: Any, ai_prediction: Any, *, task_id: str, now: datetime,
         task_id=task_id,
         status=str(Status.PENDING),
         created_at=now,
-        confidence=None if confidence is None else float(confidence),
+        confidence=confidence,
         priority=_priority(options["priority"], confidence),
         expertise=_optional_name("expertise", options["expertise"]),
         deadline=due,
         due_at=due,
         on_deadline=one_of("on_deadline", options["on_deadline"], ON_DEADLINE),
-        escalation=json.dumps([name("escalation", word) for word in options["escalation"]], ensure_ascii=False),
+        escalation=_escalation(options["escalation"]),
         reviews_required=_count(options["reviews_required"]),
         consensus=one_of("consensus", options["consensus"], CONSENSUS),
         audit=bool(options["audit"]),
@@ -149,12 +150,32 @@ def deadline(value: datetime | timedelta | None, now: datetime) -> datetime | No
     """Return a deadline as naive UTC."""
     if value is None:
         return None
-    if isinstance(value, timedelta) and value > timedelta(0):
-        return now + value
+    if isinstance(value, timedelta):
+        return after(now, value, "deadline")
+    return utc("deadline", value)
+
+
+def utc(what: str, value: Any) -> datetime:
+    """Return a time with a time zone as naive UTC."""
     if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC).replace(tzinfo=None)
-    remedy = "pass a positive timedelta, or a datetime with a time zone such as datetime.now(UTC) + timedelta(hours=4)"
-    raise BadInput(name="deadline", value=value, remedy=remedy)
+        with suppress(OverflowError):
+            return value.astimezone(UTC).replace(tzinfo=None)
+    remedy = "pass a datetime with a time zone, such as datetime.now(UTC)"
+    raise BadInput(name=what, value=value, remedy=remedy)
+
+
+def after(now: datetime, span: Any, what: str) -> datetime:
+    """Return the time a positive while from now."""
+    if isinstance(span, timedelta) and span > timedelta(0):
+        with suppress(OverflowError):
+            return now + span
+    raise BadInput(name=what, value=span, remedy="pass a positive timedelta, such as timedelta(minutes=10)")
+
+
+def known_confidence(value: Any) -> float | None:
+    """Return a confidence between 0 and 1; anything else is unknown, and a person looks at it anyway."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return float(value) if real and 0 <= value <= 1 else None
 
 
 def one_of(what: str, value: Any, words: tuple[str, ...]) -> str:
@@ -168,7 +189,7 @@ def number(what: str, value: Any) -> float | None:
     """Return a finite number, or None."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) == float("inf"):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise BadInput(name=what, value=value, remedy="pass a finite number, or None")
     return float(value)
 
@@ -176,7 +197,18 @@ def number(what: str, value: Any) -> float | None:
 def _priority(value: Any, confidence: float | None) -> int:
     if value is None:
         return 2 if confidence is None or confidence < 0.5 else 1 if confidence < 0.7 else 0
-    return Priority(one_of("priority", value, tuple(Priority))).rank
+    return rank(value)
+
+
+def rank(priority: Any) -> int:
+    """Return the rank of a priority given at the front door."""
+    return Priority(one_of("priority", priority, tuple(Priority))).rank
+
+
+def _escalation(words: Any) -> str:
+    if isinstance(words, str):
+        raise BadInput(name="escalation", value=words, remedy=f"pass a list of expertises, such as [{words!r}]")
+    return json.dumps([name("escalation", word) for word in words], ensure_ascii=False)
 
 
 def _optional_name(what: str, value: Any) -> str | None:
