@@ -70,7 +70,6 @@ class Move(StrEnum):
     REOPEN = "reopen"
     REPLACE = "replace"
     WITHDRAW = "withdraw"
-    RESCORE = "rescore"
 
 
 _S, _M = Status, Move
@@ -88,7 +87,6 @@ MOVES: dict[Status, dict[Move, tuple[Status, ...]]] = {
         _M.HOLD: (_S.PENDING,),
         _M.DENY: (_S.EXPIRED,),
         _M.UNDO: (_S.PENDING,),
-        _M.RESCORE: (_S.PENDING,),
         **_OPEN_MOVES,
     },
     _S.CLAIMED: {

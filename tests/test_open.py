@@ -254,12 +254,12 @@ def test_an_error_of_the_engine_stores_nothing_and_the_queue_goes_on(tmp_path):
     for url in (":memory:", tmp_path / "q.duckdb"):
         with open_queue(url) as queue:
             put(queue)
-            task = put(queue)
+            put(queue)
 
-            def work(tx, task_id=task.task_id):
+            def work(tx):
                 tx.note("half", None, {})
                 tx.flush()
-                tx.engine.update(("task_id", "attempt"), [(task_id, "no number")])
+                tx.engine.put("event", ("seq", "move", "at_time", "body"), [(99, "half", "no time", "{}")])
 
             with pytest.raises(QueueError, match="nothing of this call was stored"):
                 queue.store.write(work)

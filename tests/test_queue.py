@@ -823,22 +823,6 @@ def test_a_withdrawn_task_is_gone_for_good(queue, ask):
     assert queue.pending() == []
 
 
-def test_rescoring_leaves_what_somebody_judged(queue, ask):
-    fresh, judged, claimed = ask(), ask(reviews_required=2), ask()
-    queue.resolve(judged.task_id, "ann", "approve")
-    queue.resolve(fresh.task_id, "ann", "approve")
-    queue.undo(fresh.task_id, "ann")
-    queue.claim("bob", n=3)
-    for task in (fresh, judged):
-        queue.release(task.task_id, "bob")
-    changes = [(t.task_id, {"label": "ham"}, {"confidence": 0.2, "priority": 2}) for t in (fresh, judged, claimed)]
-    assert queue.rescore(changes) == 1
-    after = queue.get(fresh.task_id)
-    assert (after.ai_prediction, after.confidence, after.priority, after.version) == ({"label": "ham"}, 0.2, "high", 2)
-    assert queue.get(judged.task_id).version == queue.get(claimed.task_id).version == 1
-    assert queue.verify() == []
-
-
 @pytest.fixture
 def forgotten(queue, ask):
     """A reviewed and an open task about one subject, and one about another; the first subject is erased."""

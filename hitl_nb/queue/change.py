@@ -87,19 +87,3 @@ def deliver(tx: Transaction, row: TaskRow, to: str) -> TaskRow:
         return row
     told: dict[str, Any] = {"delivered_at": tx.now, "delivered": row.final}
     return tx.move(row, Move.DELIVER, Status.REVIEWED, actor=to, **told)
-
-
-def rescore(tx: Transaction, task_id: str, prediction: dict[str, Any], columns: dict[str, Any]) -> TaskRow | None:
-    """Give a task the answer of a new model, if it waits and nobody has judged the old one."""
-    row = tx.task(task_id)
-    if row.status != Status.PENDING or row.reviewers:
-        return None
-    tx.store(task_id, row.version + 1, "input", _input(tx, row))
-    tx.store(task_id, row.version + 1, "prediction", canonical(prediction, "prediction"))
-    about = {"model": model_of(prediction), "from_model": row.model}
-    return tx.move(row, Move.RESCORE, Status.PENDING, about=about, version=row.version + 1, **columns)
-
-
-def _input(tx: Transaction, row: TaskRow) -> str:
-    rows = tx.rows("get_payload", task_id=row.task_id)
-    return str(next(body for version, kind, body in rows if kind == "input" and version == row.version))

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import duckdb
+import pandas as pd  # noqa: F401  pyarrow asks for it at its first array, and at exit it is too late to import it
 import pyarrow as pa
 
 from hitl_nb.errors import (
@@ -28,12 +29,15 @@ from hitl_nb.errors import (
     StorageFailed,
 )
 from hitl_nb.queue.backlog import RECENT, Backlog
-from hitl_nb.queue.store import Transaction, statements
+from hitl_nb.queue.row import TaskRow, fold
+from hitl_nb.queue.store import Transaction, event_row, settle, statements, task_row
 
 T = TypeVar("T")
 
 #: version of the tables; a file of a newer one is refused
 SCHEMA_VERSION = 1
+#: rows that the task table may be behind the log
+MOST_BEHIND = 1000
 #: rows up to which parameters are faster than an Arrow batch
 FEW = 16
 #: nothing from outside is code: no downloads, no Python variables as tables; then the door is locked
@@ -122,11 +126,40 @@ class DuckDBStore:
         engine = DuckDBEngine(self._connection)
         self._seq, last = engine.rows("last_seq")[0]
         self._last = last or datetime.min
+        self._catch_up(engine)
         self._count(engine)
+
+    def _catch_up(self, engine: DuckDBEngine) -> None:
+        """Find what the log holds beyond the task table; a killed owner may have left it behind."""
+        self._behind: dict[str, tuple[TaskRow | None, TaskRow]] = {}
+        for event in map(event_row, engine.rows("unsettled")):
+            task_id = str(event.task_id)
+            if task_id not in self._behind:
+                found = [task_row(row) for row in engine.rows("get_task", task_id=task_id)]
+                shown = found[0] if found else None
+                self._behind[task_id] = (shown, fold(shown, event))
+            else:
+                shown, row = self._behind[task_id]
+                self._behind[task_id] = (shown, fold(row, event))
+
+    def _settle(self) -> None:
+        """Write the rows that the task table does not show yet; they follow from the log, so nothing new is stored."""
+        if not self._behind:
+            return
+        try:
+            self._connection.execute("BEGIN")
+            settle(DuckDBEngine(self._connection), self._behind.values())
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            self._undo(error)
+            raise
+        self._behind = {}
 
     def _count(self, engine: DuckDBEngine) -> None:
         next_due = engine.rows("next_due")[0][0]
         self.backlog = Backlog(engine.rows("backlog"), engine.rows("recent_reviews", n=RECENT), next_due)
+        for before, after in self._behind.values():
+            self.backlog.moved(before, after, self._last)
 
     @property
     def now(self) -> datetime:
@@ -138,12 +171,13 @@ class DuckDBStore:
         """Whether it was closed, or stopped after an error of the engine."""
         return self._closed is not None
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
+    def write(self, work: Callable[[Transaction], T], *, search: bool = False) -> T:
         """Run a unit of work, alone, and store it whole or not at all."""
         with self._lock:
             self._check_open()
-            engine = DuckDBEngine(self._connection)
-            transaction = Transaction(engine, self.now, self._seq, self.backlog)
+            if search or len(self._behind) >= MOST_BEHIND:
+                self._settle()
+            transaction = self._transaction(DuckDBEngine(self._connection), search)
             try:
                 self._connection.execute("BEGIN")
                 result = work(transaction)
@@ -156,10 +190,15 @@ class DuckDBStore:
         self._wake(transaction)
         return result
 
+    def _transaction(self, engine: DuckDBEngine, search: bool) -> Transaction:
+        return Transaction(engine, self.now, self._seq, self.backlog, None if search else dict(self._behind))
+
     def _committed(self, transaction: Transaction) -> None:
         self._seq, self._last = transaction.seq, max(self._last, transaction.now)
-        for before, after in transaction.changed.values():
+        for task_id, (before, after) in transaction.changed.items():
             self.backlog.moved(before, after, transaction.now)
+            shown = self._behind[task_id][0] if task_id in self._behind else before
+            self._behind[task_id] = (shown, after)
         for (expertise, priority, due), count in transaction.arrived.items():
             self.backlog.waiting[expertise, priority] += count
             self.backlog.expect(due)
@@ -184,16 +223,22 @@ class DuckDBStore:
         self._connection.close()
         self._open()
 
-    def read(self, work: Callable[[Transaction], T]) -> T:
+    def read(self, work: Callable[[Transaction], T], *, search: bool = True) -> T:
         """Run a unit of work on a snapshot, from any thread."""
-        self._check_open()
+        with self._lock:  # a snapshot begins between two writes; the reading itself holds nobody up
+            self._check_open()
+            if search:
+                self._settle()
+            cursor = self._connection.cursor()
+            cursor.execute("BEGIN")
+            transaction = self._transaction(DuckDBEngine(cursor), search)
         try:
-            with self._connection.cursor() as cursor:
-                cursor.execute("BEGIN")
-                return work(Transaction(DuckDBEngine(cursor), self.now, self._seq, self.backlog))
+            return work(transaction)
         except duckdb.Error as error:
             self._check_open()  # closed meanwhile
             raise StorageFailed(reason=str(error).splitlines()[0]) from error
+        finally:
+            cursor.close()
 
     def _check_open(self) -> None:
         if self._closed is not None:
@@ -224,6 +269,7 @@ class DuckDBStore:
             raise BadInput(name="path", value=path, remedy="pass the path of a new file in a folder that exists")
         with self._lock:
             self._check_open()
+            self._settle()
             try:
                 self._copy(path.replace("'", "''"))
             except duckdb.Error as error:
@@ -250,6 +296,7 @@ class DuckDBStore:
         """Find out when the next lease or deadline is due."""
         with self._lock:
             self._check_open()
+            self._settle()
             self.backlog.next_due = DuckDBEngine(self._connection).rows("next_due")[0][0]
 
     def recount(self) -> None:
@@ -261,7 +308,9 @@ class DuckDBStore:
         """Close the file; safe to call twice."""
         with self._lock:
             if self._closed is None:
-                self._closed = "it was closed"
+                with suppress(StorageFailed):  # the log has it all; the next owner catches up
+                    self._settle()
+                self._closed = self._closed or "it was closed"
                 self._connection.close()
 
 

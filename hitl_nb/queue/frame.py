@@ -247,8 +247,9 @@ def _log(tx: Transaction, frame: FrameSubmission, rows: slice, task_id: pa.Array
     n = len(codes)
     numbers = {name: pa.array(values[rows], from_pandas=True) for name, values in frame.numbers.items()}
     bodies = [first_body(kind.first) for kind in frame.kinds]
+    seq = _sequence(tx, n)
     events = {
-        "seq": _sequence(tx, n),
+        "seq": pa.array(seq),
         "task_id": task_id,
         "move": _same("submit", n),
         "at_time": _same(tx.now, n),
@@ -256,25 +257,27 @@ def _log(tx: Transaction, frame: FrameSubmission, rows: slice, task_id: pa.Array
         "body": _chosen(bodies, codes),
     }
     tx.engine.put_arrow("event", pa.table(events))
+    last = seq.copy()
     drawn = np.array([kind.audit is not None for kind in frame.kinds])[codes]
     if drawn.any():
-        _log_audits(tx, frame, codes[drawn], task_id.filter(pa.array(drawn)))
+        last[drawn] = _log_audits(tx, frame, codes[drawn], task_id.filter(pa.array(drawn)))
     values = {c: [getattr(kind.last, c) for kind in frame.kinds] for c in COLUMNS}
     columns = {c: _chosen(found, codes) for c, found in values.items() if any(v is not None for v in found)}
-    columns |= {"task_id": task_id, "created_at": _same(tx.now, n), **numbers}
+    columns |= {"task_id": task_id, "created_at": _same(tx.now, n), "seq": pa.array(last), **numbers}
     if frame.key_hashes is not None:
         columns["key_hash"] = pa.array(frame.key_hashes[rows])
     tx.engine.put_arrow("task", pa.table(columns))
     for code, count in zip(*np.unique(codes, return_counts=True), strict=True):
-        last = frame.kinds[code].last
-        if last.status in OPEN:
-            tx.arrived[last.expertise, last.priority, last.due_at] += int(count)
+        row = frame.kinds[code].last
+        if row.status in OPEN:
+            tx.arrived[row.expertise, row.priority, row.due_at] += int(count)
 
 
-def _log_audits(tx: Transaction, frame: FrameSubmission, codes: Array, task_id: pa.Array) -> None:
+def _log_audits(tx: Transaction, frame: FrameSubmission, codes: Array, task_id: pa.Array) -> Array:
     n = len(codes)
+    seq = _sequence(tx, n)
     events = {
-        "seq": _sequence(tx, n),
+        "seq": pa.array(seq),
         "task_id": task_id,
         "move": _same("audit", n),
         "at_time": _same(tx.now, n),
@@ -282,11 +285,12 @@ def _log_audits(tx: Transaction, frame: FrameSubmission, codes: Array, task_id: 
         "body": _chosen([kind.audit for kind in frame.kinds], codes),
     }
     tx.engine.put_arrow("event", pa.table(events))
+    return seq
 
 
-def _sequence(tx: Transaction, n: int) -> pa.Array:
+def _sequence(tx: Transaction, n: int) -> Array:
     first = tx.take(n)
-    return pa.array(np.arange(first, first + n))
+    return np.arange(first, first + n)
 
 
 def _same(value: Any, n: int) -> pa.Array:

@@ -22,7 +22,7 @@ CREATE TABLE task (
     delivered_at TIMESTAMP, delivered INTEGER NOT NULL, reviews_required INTEGER NOT NULL, consensus VARCHAR NOT NULL, on_deadline VARCHAR NOT NULL,
     escalation VARCHAR NOT NULL, audit BOOLEAN NOT NULL, audit_uniform DOUBLE, audit_probability DOUBLE,
     review_probability DOUBLE, hard BOOLEAN NOT NULL, reasons VARCHAR NOT NULL, model VARCHAR, policy VARCHAR,
-    grouping VARCHAR, value DOUBLE, key_hash BIGINT, erased_at TIMESTAMP
+    grouping VARCHAR, value DOUBLE, key_hash BIGINT, erased_at TIMESTAMP, seq BIGINT NOT NULL
 );
 
 -- put_meta: Remember a fact about the file.
@@ -33,6 +33,9 @@ SELECT name, value FROM meta;
 
 -- last_seq: Where the log ends, and its last time.
 SELECT coalesce(max(seq), 0), max(at_time) FROM event;
+
+-- unsettled: What the log holds beyond the task table.
+SELECT * FROM event WHERE task_id IS NOT NULL AND seq > (SELECT coalesce(max(seq), 0) FROM task) ORDER BY seq;
 
 -- get_task: One task.
 SELECT * FROM task WHERE task_id = :task_id;

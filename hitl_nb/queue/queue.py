@@ -121,7 +121,7 @@ class ReviewQueue:
             row = submit.store(tx, ready)
             return _shown(row, ready.texts) if row.task_id == task_id else read.get(tx, row.task_id)
 
-        return self._write(work)
+        return self._write(work, search=key is not None)
 
     def new_ids(self, n: int) -> Array:
         """Return ``n`` new task ids as uint64 of shape (n, 2), in order."""
@@ -129,7 +129,8 @@ class ReviewQueue:
 
     def store_decided(self, ready: Submission, fingerprint: str, policy: Mapping[str, Any]) -> TaskRow:
         """Store what a policy decided for one input."""
-        return self._store(lambda tx: submit.store(tx, ready), fingerprint, policy)
+        keyed = ready.row.key_hash is not None
+        return self._store(lambda tx: submit.store(tx, ready), fingerprint, policy, search=keyed)
 
     def store_frame(
         self, ready: FrameSubmission, fingerprint: str, policy: Mapping[str, Any],
@@ -138,25 +139,27 @@ class ReviewQueue:
         """Store what a policy decided for a frame, in one transaction; returns the tasks of keys known already."""
         from hitl_nb.queue import frame
 
-        return self._store(lambda tx: frame.store_frame(tx, ready, progress), fingerprint, policy)
+        return self._store(lambda tx: frame.store_frame(tx, ready, progress), fingerprint, policy, search=True)
 
-    def _store(self, store: Callable[[Transaction], T], fingerprint: str, policy: Mapping[str, Any]) -> T:
+    def _store(
+        self, store: Callable[[Transaction], T], fingerprint: str, policy: Mapping[str, Any], *, search: bool
+    ) -> T:
         def work(tx: Transaction) -> T:
             if fingerprint != self._policy:
                 submit.remember_policy(tx, fingerprint, policy)
             return store(tx)
 
-        stored = self._write(work)
+        stored = self._write(work, search=search)
         self._policy = fingerprint  # only now is it in the log
         return stored
 
     def status(self, task_id: str) -> Status:
         """Return where a task stands."""
-        return Status(self._read(lambda tx: tx.task(task_id).status))
+        return Status(self._look(lambda tx: tx.task(task_id).status))
 
     def told(self, task_id: str) -> tuple[Status, ReviewTask]:
         """Return what the caller was told when a task was submitted, and the task."""
-        return self._read(lambda tx: read.told(tx, task_id))
+        return self._look(lambda tx: read.told(tx, task_id))
 
     # -- reviewing
 
@@ -166,7 +169,7 @@ class ReviewQueue:
         """Take the best ``n`` tasks that the reviewer may judge, for the time of ``lease``; fewer if fewer wait."""
         who = Reviewer.of(reviewer)
         self._tick_if_due()
-        return self._write(lambda tx: read.as_tasks(tx, answer.claim(tx, who, n, expertise, lease)))
+        return self._write(lambda tx: read.as_tasks(tx, answer.claim(tx, who, n, expertise, lease)), search=True)
 
     def resolve(
         self, task_id: str, reviewer: str | Reviewer, outcome: str | ReviewOutcome,
@@ -236,10 +239,6 @@ class ReviewQueue:
         """Ask again about an expired task, without a deadline."""
         self._write(lambda tx: change.reopen(tx, task_id))
 
-    def rescore(self, changes: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]) -> int:
-        """Give waiting, unanswered tasks a new model's answer: (id, prediction, columns); returns how many."""
-        return self._write(lambda tx: sum(change.rescore(tx, *one) is not None for one in changes))
-
     def forget(self, subject: str) -> change.Forgotten:
         """Erase every payload about a subject; open tasks among them are withdrawn. Facts and times stay."""
         found = self._write(lambda tx: change.forget(tx, subject))
@@ -253,7 +252,7 @@ class ReviewQueue:
     def tick(self) -> int:
         """End leases that ran out and apply deadlines that passed; returns how many tasks it touched."""
         touched = 0
-        while count := self._write(deadline.tick):
+        while count := self._write(deadline.tick, search=True):
             touched += count
         self.store.look_ahead()
         return touched
@@ -292,7 +291,7 @@ class ReviewQueue:
         """
         caller = name("caller", to)
         self._tick_if_due()
-        if self._read(lambda tx: read.answer_of(tx, task_id, after))[1] is None:
+        if self._look(lambda tx: read.answer_of(tx, task_id, after))[1] is None:
             return None
 
         def work(tx: Transaction) -> Review | None:
@@ -309,7 +308,7 @@ class ReviewQueue:
 
     def level(self, task_id: str) -> tuple[int, str | None]:
         """Return the escalation level of a task and the expertise that it asks for."""
-        row = self._read(lambda tx: tx.task(task_id))
+        row = self._look(lambda tx: tx.task(task_id))
         return row.level, row.expertise
 
     # -- reading
@@ -320,7 +319,7 @@ class ReviewQueue:
 
     def get(self, task_id: str) -> ReviewTask:
         """Return one task with the answers that stand."""
-        return self._read(lambda tx: read.get(tx, task_id))
+        return self._look(lambda tx: read.get(tx, task_id))
 
     def stats(self) -> read.Stats:
         """Return counts over the whole queue."""
@@ -328,16 +327,16 @@ class ReviewQueue:
 
     def events(self, since: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
         """Return the log after event number ``since``, oldest first."""
-        return self._read(lambda tx: read.events(tx, since, _page(limit)))
+        return self._look(lambda tx: read.events(tx, since, _page(limit)))
 
     def explain(self, task_id: str) -> str:
         """Say in plain words why a task was sent, by which rule, policy and model, and what happened to it."""
-        return self._read(lambda tx: read.explain(tx, task_id))
+        return self._look(lambda tx: read.explain(tx, task_id))
 
     def estimated_wait(self, expertise: str | None = None, priority: str | Priority | None = None) -> Wait | None:
         """Return how long a new task would wait: the backlog ahead over the measured rate; None before it is known."""
         least = None if priority is None else submit.rank(priority)
-        return self._read(lambda tx: tx.backlog.wait(expertise, least))
+        return self._look(lambda tx: tx.backlog.wait(expertise, least))
 
     def history(self, inputs: bool = False) -> pd.DataFrame:
         """Return every decision with its answer, one line a task; ``inputs`` adds the scalar input fields."""
@@ -364,7 +363,7 @@ class ReviewQueue:
 
     def rebuild(self) -> int:
         """Write the task table anew from the log; returns the number of tasks."""
-        count = self._write(upkeep.rebuild)
+        count = self._write(upkeep.rebuild, search=True)
         self.store.recount()
         return count
 
@@ -382,11 +381,15 @@ class ReviewQueue:
         self._stop.set()
         self.store.close()
 
-    def _write(self, work: Callable[[Transaction], T]) -> T:
-        return self.store.write(work)
+    def _write(self, work: Callable[[Transaction], T], *, search: bool = False) -> T:
+        return self.store.write(work, search=search)
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
-        return self.store.read(work)
+        return self.store.read(work, search=True)
+
+    def _look(self, work: Callable[[Transaction], T]) -> T:
+        """Read single tasks and the log, without a search of the task table."""
+        return self.store.read(work, search=False)
 
 
 def _shown(row: TaskRow, texts: Mapping[str, str]) -> ReviewTask:

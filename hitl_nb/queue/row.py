@@ -100,6 +100,8 @@ class TaskRow:
     key_hash: int | None = None
     #: when the payload was erased
     erased_at: datetime | None = None
+    #: last event that it follows from
+    seq: int = 0
 
     @property
     def reviewers(self) -> list[str]:
@@ -175,6 +177,7 @@ def fold(row: TaskRow | None, event: EventRow) -> TaskRow:
     for name in _TIMES:
         if columns.get(name) is not None:
             columns[name] = datetime.fromisoformat(columns[name])
+    columns["seq"] = event.seq
     if row is not None:
         return replace(row, **columns)
     numbers: dict[str, Any] = {

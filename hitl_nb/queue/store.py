@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: tasks whose row the table does not show yet: what it shows, and what it should show
+Behind = Mapping[str, tuple[TaskRow | None, TaskRow]]
 #: longest lists that one statement takes as a parameter
 PAGE = 1000
 
@@ -33,6 +35,25 @@ def statements() -> dict[str, str]:
     text = files("hitl_nb.queue").joinpath("queries.sql").read_text(encoding="utf-8")
     parts = re.split(r"^-- (\w+): .*$", text, flags=re.MULTILINE)[1:]
     return {name: sql.strip().rstrip(";") for name, sql in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@cache
+def searching() -> frozenset[str]:
+    """Return the statements that search the task table, beyond looking up one id."""
+    found = {name for name, sql in statements().items() if re.search(r"\b(FROM|JOIN) task\b", sql)}
+    return frozenset(found - {"get_task"})
+
+
+def settle(engine: Engine, rows: Iterable[tuple[TaskRow | None, TaskRow]]) -> None:
+    """Let the task table follow the log: pairs of what it shows and what it should show."""
+    pairs = list(rows)
+    new = [after for before, after in pairs if before is None]
+    if new:
+        engine.put("task", COLUMNS, [[getattr(row, c) for c in COLUMNS] for row in new])
+    old = [(before, after) for before, after in pairs if before is not None]
+    columns = ["task_id", *(c for c in COLUMNS if any(getattr(b, c) != getattr(a, c) for b, a in old))]
+    if len(columns) > 1:
+        engine.update(columns, [[getattr(after, c) for c in columns] for _, after in old])
 
 
 class Engine(Protocol):
@@ -58,10 +79,20 @@ class Transaction:
     """One unit of work: reads see its own writes; it is stored whole or not at all.
 
     Writes are collected and handed to the engine in one go before the commit, so that many operations can share one.
+    Only payload and log are written at once; the task table follows later, and until then ``behind`` holds its rows.
     """
 
-    def __init__(self, engine: Engine, now: datetime, seq: int, backlog: Backlog) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        now: datetime,
+        seq: int,
+        backlog: Backlog,
+        behind: Behind | None = None,
+    ) -> None:
         self.engine = engine
+        #: rows that the task table does not show yet; None: it is settled and may be searched
+        self.behind = behind
         #: time of everything that happens in it, naive UTC, never before the last event
         self.now = now
         #: last number of the log
@@ -78,7 +109,9 @@ class Transaction:
     # -- reading
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
-        """Run a named statement."""
+        """Run a named statement; those that search the task table need a settled one."""
+        if self.behind is not None and statement in searching():
+            raise RuntimeError(f"{statement} searches the task table, which is not settled in this unit of work")
         return self.engine.rows(statement, **values)
 
     def tasks(self, statement: str, **values: Any) -> list[TaskRow]:
@@ -96,6 +129,8 @@ class Transaction:
         """
         if task_id in self.changed:
             return self.changed[task_id][1]
+        if self.behind and task_id in self.behind:
+            return self.behind[task_id][1]
         found = self.tasks("get_task", task_id=task_id) if is_id(task_id) else []
         if not found:
             raise TaskNotFound(task_id=task_id)
@@ -125,6 +160,7 @@ class Transaction:
         row = replace(row, created_at=self.now)
         numbers = {"confidence": row.confidence, "audit_uniform": row.audit_uniform, "value": row.value}
         self._log("submit", row.task_id, body, **numbers)
+        row = replace(row, seq=self.seq)
         self.changed[row.task_id] = (None, row)
         return row
 
@@ -136,15 +172,17 @@ class Transaction:
         after = change(row, move, to, **more)
         body = canonical({"set": difference(row, after), **(about or {})}, "event")
         self._log(str(move), row.task_id, body, actor=actor, submit_id=submit_id, attempt=after.attempt)
-        before = self.changed[row.task_id][0] if row.task_id in self.changed else row
-        self.changed[row.task_id] = (before, after)
-        return after
+        return self._keep(row, after)
 
     def mark(self, row: TaskRow, move: str, **columns: Any) -> TaskRow:
         """Change columns outside the table of moves (an erasure) and log it."""
         after = replace(row, **columns)
         self._log(move, row.task_id, canonical({"set": difference(row, after)}, "event"))
+        return self._keep(row, after)
+
+    def _keep(self, row: TaskRow, after: TaskRow) -> TaskRow:
         before = self.changed[row.task_id][0] if row.task_id in self.changed else row
+        after = replace(after, seq=self.seq)
         self.changed[row.task_id] = (before, after)
         return after
 
@@ -162,19 +200,12 @@ class Transaction:
         return first
 
     def flush(self) -> None:
-        """Hand what was collected to the engine; the store calls it once, before the commit."""
+        """Hand payloads and events to the engine; the store calls it once, before the commit."""
         if self._payloads:
             self.engine.put("payload", ("task_id", "version", "kind", "body"), self._payloads)
         if self._events:
             rows = [[getattr(event, c) for c in EVENT_COLUMNS] for event in self._events]
             self.engine.put("event", EVENT_COLUMNS, rows)
-        new = [after for before, after in self.changed.values() if before is None]
-        if new:
-            self.engine.put("task", COLUMNS, [[getattr(row, c) for c in COLUMNS] for row in new])
-        pairs = [(before, after) for before, after in self.changed.values() if before is not None]
-        columns = ["task_id", *(c for c in COLUMNS if any(getattr(b, c) != getattr(a, c) for b, a in pairs))]
-        if len(columns) > 1:
-            self.engine.update(columns, [[getattr(after, c) for c in columns] for _, after in pairs])
 
     def _log(self, move: str, task_id: str | None, body: str, **columns: Any) -> None:
         self.seq += 1
@@ -198,10 +229,10 @@ class Store(Protocol):
     def closed(self) -> bool:
         """Whether it was closed, or stopped after an error of the engine."""
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
-        """Run a unit of work and store it, or store nothing."""
+    def write(self, work: Callable[[Transaction], T], *, search: bool = False) -> T:
+        """Run a unit of work and store it, or store nothing; ``search``: it searches the task table."""
 
-    def read(self, work: Callable[[Transaction], T]) -> T:
+    def read(self, work: Callable[[Transaction], T], *, search: bool = True) -> T:
         """Run a unit of work that only reads, from any thread."""
 
     def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:

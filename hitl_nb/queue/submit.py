@@ -20,7 +20,7 @@ from hitl_nb.task import CONSENSUS, ON_DEADLINE, Move, Priority, Reason, Status
 
 _DEFAULTS = {f.name: f.default for f in fields(TaskRow) if f.default is not MISSING}
 #: columns that stand in the event itself, or follow from the payload
-_TYPED = ("task_id", "created_at", "confidence", "audit_uniform", "value", "key_hash")
+_TYPED = ("task_id", "created_at", "confidence", "audit_uniform", "value", "key_hash", "seq")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
