@@ -228,7 +228,7 @@ class Demo:
         for reviewer in (self.first, self.second, self.last):
             self.clock.now += timedelta(seconds=self.seconds)
             self.queue.resolve(task_id, reviewer.who, *reviewer.judge(predicted, truth))
-            if self.queue.status(task_id) == "reviewed":
+            if self.queue.get(task_id).status == "reviewed":
                 return
 
     def _accuracy(self, learner: Learner) -> float:

@@ -36,7 +36,7 @@ options = st.fixed_dictionaries(
         "on_deadline": st.sampled_from(ON_DEADLINE),
         "escalation": st.lists(st.sampled_from(["law", "tax"]), max_size=3),
         "expertise": st.sampled_from(["law", "tax"]),
-        "reviews_required": st.integers(1, 3),
+        "reviews_required": st.sampled_from([1, 2, 2, 3]),
         "consensus": st.sampled_from(CONSENSUS),
     },
 )

@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from hitl_nb import Orchestrator, Policy, open_queue
+from hitl_nb.errors import BadInput
 from hitl_nb.queue import duckdb as store
 
 OWNER = """
@@ -67,3 +69,15 @@ def test_an_interpreter_that_ends_without_close_leaves_a_whole_file(tmp_path):
     with open_queue(path) as queue:
         assert queue.verify() == []
         assert queue.stats().total == 31
+
+
+def test_a_snapshot_holds_the_three_tables(tmp_path):
+    with open_queue(tmp_path / "q.duckdb") as queue:
+        Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0)).process(
+            {"i": 1}, {"label": "x", "confidence": 0.5}
+        )
+        queue.snapshot(tmp_path / "snap's")
+        with pytest.raises(BadInput, match="new or empty folder"):
+            queue.snapshot(tmp_path / "snap's")
+    counts = {f.stem: pq.read_metadata(f).num_rows for f in (tmp_path / "snap's").iterdir()}
+    assert counts == {"payload": 2, "event": 2, "task": 1}  # input and prediction; the policy and the submission

@@ -22,7 +22,7 @@ from hitl_nb.queue.frame import frame_texts
 from hitl_nb.queue.row import COLUMNS
 
 #: what differs between two runs: ids, times and draws
-OWN = {"task_id", "created_at", "audit_uniform"}
+OWN = {"task_id", "created_at", "audit_uniform", "seq"}
 CHUNKS = st.sampled_from([1, 2, 3, hitl_nb.queue.frame.CHUNK])
 
 

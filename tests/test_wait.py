@@ -31,6 +31,12 @@ def orchestrator(queue):
     return Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0))
 
 
+@pytest.fixture(autouse=True)
+def nobody_polls(monkeypatch):
+    """A waiter that is not woken by the change itself waits longer than these tests."""
+    monkeypatch.setattr("hitl_nb.orchestrator.orchestrator.POLL", 10 * LONG)
+
+
 @pytest.fixture(params=["wait", "wait_async"])
 def wait(request, orchestrator):
     """Both ways of waiting, as one blocking call."""
@@ -138,6 +144,8 @@ def test_an_objection_is_followed_by_a_later_answer(queue, ask, wait):
     task = ask()
     queue.resolve(task.task_id, "ann", "approve")
     first = wait(task.task_id, 0)
+    with pytest.raises(WaitTimeout):
+        wait(task.task_id, 0, after=first.number)
     waiter = Waiter(queue, wait, task.task_id, LONG, after=first.number)
     queue.object(task.task_id, "bob", "no")
     queue.resolve(task.task_id, JUDGE, "reject")

@@ -15,7 +15,7 @@ from hitl_nb.errors import BadInput, TaskEscalated, WaitTimeout
 from hitl_nb.orchestrator.route import route_one
 from hitl_nb.policy import Policy
 from hitl_nb.queue import ReviewQueue
-from hitl_nb.task import Priority, Review, Status
+from hitl_nb.task import Review, Status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,6 +95,7 @@ class Orchestrator:
         roles = {"key": key, "subject": subject, "group": group, "value": value}
         ids = self.queue.new_ids(1)
         decision, ready = route_one(self.policy, input_data, ai_result, roles, ids, self.queue.store.now)
+        wait = self.queue.estimated_wait(decision.expertise, decision.priority)  # before it waits behind itself
         stored = self.queue.store_decided(ready, self.policy.fingerprint, self._policy_dict)
         status, reasons = decision.status, decision.reasons
         if stored.task_id != ready.row.task_id:  # the key is known: what was told then holds
@@ -103,7 +104,6 @@ class Orchestrator:
         if status is Status.AUTO_APPROVED:
             told = {"status": "auto_approved", "prediction": ai_result, "confidence": stored.confidence}
             return told | {"task_id": stored.task_id}
-        wait = self.queue.estimated_wait(stored.expertise, Priority.ranked(stored.priority))
         return {
             "status": "pending_review",
             "task_id": stored.task_id,
@@ -208,15 +208,15 @@ class _Waiting:
     def __init__(self, queue: ReviewQueue, task_id: str, timeout: float | None, after: int, caller: str) -> None:
         self.queue, self.task_id, self.timeout, self.after, self.caller = queue, task_id, timeout, after, caller
         self.until = None if timeout is None else time.monotonic() + timeout
-        self.level = queue.level(task_id)[0]
+        self.level = queue.get(task_id).level
 
     def look(self) -> Review | None:
         """Return the answer if there is one."""
         review = self.queue.deliver(self.task_id, self.caller, self.after)
         if review is None:
-            level, expertise = self.queue.level(self.task_id)
-            if level > self.level:
-                raise TaskEscalated(task_id=self.task_id, level=level, expertise=expertise)
+            task = self.queue.get(self.task_id)
+            if task.level > self.level:
+                raise TaskEscalated(task_id=self.task_id, level=task.level, expertise=task.expertise)
         return review
 
     def pause(self) -> float:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import stat
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -21,32 +18,20 @@ import pyarrow as pa
 from hitl_nb.errors import (
     BadInput,
     HitlError,
-    NotAQueue,
     QueueClosed,
-    QueueLocked,
-    QueueReadOnly,
-    QueueTooNew,
     StorageFailed,
 )
 from hitl_nb.queue.backlog import RECENT, Backlog
+from hitl_nb.queue.file import connect, dialect
 from hitl_nb.queue.row import TaskRow, fold
-from hitl_nb.queue.store import Transaction, event_row, settle, statements, task_row
+from hitl_nb.queue.store import Transaction, event_row, settle, task_row
 
 T = TypeVar("T")
 
-#: version of the tables; a file of a newer one is refused
-SCHEMA_VERSION = 1
 #: rows that the task table may be behind the log
 MOST_BEHIND = 1000
 #: rows up to which parameters are faster than an Arrow batch
 FEW = 16
-#: nothing from outside is code: no downloads, no Python variables as tables; then the door is locked
-SETTINGS = (
-    "SET python_enable_replacements = false",
-    "SET autoinstall_known_extensions = false",
-    "SET autoload_known_extensions = false",
-    "SET lock_configuration = true",
-)
 
 
 def utc_now() -> datetime:
@@ -62,11 +47,11 @@ class DuckDBEngine:
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """Run a named statement and return its rows."""
-        return self.connection.execute(_dialect(statement), _all_bound(values)).fetchall()
+        return self.connection.execute(dialect(statement), _all_bound(values)).fetchall()
 
     def arrow(self, statement: str, **values: Any) -> pa.Table:
         """Run a named statement and return an Arrow table."""
-        found = self.connection.sql(_dialect(statement), params=_all_bound(values))
+        found = self.connection.sql(dialect(statement), params=_all_bound(values))
         return found.to_arrow_table()
 
     def put(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -285,6 +270,19 @@ class DuckDBStore:
         finally:
             self._connection.execute("DETACH copy_of_queue")
 
+    def snapshot(self, folder: str) -> None:
+        """Write the three tables to a folder as Parquet files."""
+        target = Path(folder)
+        if "\0" in folder or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+            raise BadInput(name="folder", value=folder, remedy="pass a new or empty folder")
+        target.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            self._check_open()
+            self._settle()
+            for table in ("payload", "event", "task"):
+                path = str(target / f"{table}.parquet").replace("'", "''")
+                self._connection.execute(f"COPY (SELECT * FROM {table}) TO '{path}' (FORMAT parquet)")
+
     def checkpoint(self) -> None:
         """Write the log of the engine into the file."""
         with self._lock:
@@ -312,82 +310,6 @@ class DuckDBStore:
                     self._settle()
                 self._closed = self._closed or "it was closed"
                 self._connection.close()
-
-
-def connect(path: str) -> duckdb.DuckDBPyConnection:
-    """Open or create a queue file and lock the engine's doors.
-
-    Raises
-    ------
-    QueueLocked, QueueReadOnly, NotAQueue, QueueTooNew
-        What stands in the way, and the way out.
-    """
-    if path != ":memory:":
-        _check_file(Path(path))
-    try:
-        connection = duckdb.connect(path)
-    except duckdb.Error as error:
-        raise _cannot_open(path, error) from error
-    try:
-        _check_schema(connection, path)
-        for setting in SETTINGS:
-            connection.execute(setting)
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, duckdb.Error):
-            raise _cannot_open(path, error) from error
-        raise
-    return connection
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise NotAQueue(path=str(path), reason="it is a folder")
-    if not path.parent.is_dir():
-        raise QueueReadOnly(path=str(path), reason=f"the folder {path.parent} does not exist; create it")
-    place = path if path.exists() else path.parent
-    marked = not place.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
-    if marked or not os.access(place, os.W_OK):
-        raise QueueReadOnly(path=str(path), reason=f"{place} is read-only")
-
-
-def _cannot_open(path: str, error: duckdb.Error) -> HitlError:
-    """Turn the engine's refusal into ours; the engine has one class for all, so the owner is read from its text."""
-    owner = re.search(r"held in (.*?) ?\(PID (\d+)\)", str(error))
-    if owner:
-        return QueueLocked(path=path, owner=f"{Path(owner[1]).name} (process {owner[2]})", pid=int(owner[2]))
-    first = str(error).splitlines()[0]
-    if Path(path).is_file():
-        empty = Path(path).stat().st_size == 0
-        return NotAQueue(path=path, reason="it is empty; delete it to have a new queue there" if empty else first)
-    return QueueReadOnly(path=path, reason=first)
-
-
-def _check_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
-    tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-    if not tables:
-        _create(connection)
-    elif not {"meta", "payload", "event", "task"} <= tables:
-        raise NotAQueue(path=path, reason=f"it holds the tables {', '.join(sorted(tables))}")
-    facts = dict(connection.execute(_dialect("get_meta")).fetchall())
-    version = int(facts["schema_version"]) if facts.get("schema_version", "").isdecimal() else 0
-    if version < 1:
-        raise NotAQueue(path=path, reason="its schema version is missing")
-    if version > SCHEMA_VERSION:
-        raise QueueTooNew(path=path, version=version, known=SCHEMA_VERSION)
-
-
-def _create(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute("BEGIN")
-    for table in ("meta", "payload", "event", "task"):
-        connection.execute(_dialect(f"create_{table}"))
-    connection.execute(_dialect("put_meta"), {"name": "schema_version", "value": str(SCHEMA_VERSION)})
-    connection.execute("COMMIT")
-    connection.execute("CHECKPOINT")
-
-
-def _dialect(statement: str) -> str:
-    return re.sub(r"(?<![:\w]):(\w+)", r"$\1", statements()[statement])
 
 
 def _all_bound(values: dict[str, Any]) -> dict[str, Any] | None:

@@ -153,10 +153,6 @@ class ReviewQueue:
         self._policy = fingerprint  # only now is it in the log
         return stored
 
-    def status(self, task_id: str) -> Status:
-        """Return where a task stands."""
-        return Status(self._look(lambda tx: tx.task(task_id).status))
-
     def told(self, task_id: str) -> tuple[Status, ReviewTask]:
         """Return what the caller was told when a task was submitted, and the task."""
         return self._look(lambda tx: read.told(tx, task_id))
@@ -306,11 +302,6 @@ class ReviewQueue:
         """Call ``wake`` after each change of a task; returns what ends it."""
         return self.store.watch(task_id, wake)
 
-    def level(self, task_id: str) -> tuple[int, str | None]:
-        """Return the escalation level of a task and the expertise that it asks for."""
-        row = self._look(lambda tx: tx.task(task_id))
-        return row.level, row.expertise
-
     # -- reading
 
     def pending(self, expertise: str | None = None, limit: int = 20) -> list[ReviewTask]:
@@ -370,6 +361,10 @@ class ReviewQueue:
     def backup(self, path: str) -> None:
         """Copy the whole queue to a new file while it is in use."""
         self.store.backup(str(path))
+
+    def snapshot(self, folder: str) -> None:
+        """Write the tables to a new folder as payload.parquet, event.parquet and task.parquet."""
+        self.store.snapshot(str(folder))
 
     @property
     def closed(self) -> bool:

@@ -247,6 +247,9 @@ class Store(Protocol):
     def checkpoint(self) -> None:
         """Make erasures final."""
 
+    def snapshot(self, folder: str) -> None:
+        """Write the three tables to a folder."""
+
     def backup(self, path: str) -> None:
         """Copy everything to a new file."""
 
