@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import example, given, settings
-from strategies_policy import payloads, values
+from strategies import payloads, values
 
 from hitl_nb.errors import BadInput, HitlError, NoCanonicalForm, TooLarge
 from hitl_nb.payload import MAX_DEPTH, MAX_FIELD_BYTES, canonical, digest, name, parse

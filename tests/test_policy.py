@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.ensemble import IsolationForest
-from strategies_policy import floats, scalars
+from strategies import floats, scalars
 
 from hitl_nb.errors import BadInput, RuleChanged, UnknownRule
 from hitl_nb.evidence import Certificate

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
-from strategies_policy import floats, frames, odd_texts, scalars, texts
+from strategies import floats, frames, odd_texts, scalars, texts
 
 import hitl_nb.queue.frame
 import hitl_nb.queue.row
