@@ -59,7 +59,7 @@ def _demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--min-samples", type=int, help="answers that start a retrain (default: 500; digits 150)")
     demo.add_argument("--audit-rate", type=float, help="audited share of the automatic (default: 0.1; digits 0.2)")
     demo.add_argument("--error-rate", type=float, default=0.03, help="how often reviewers err (default: 0.03)")
-    demo.add_argument("--seed", type=int, default=0, help="seed of every draw (default: 0)")
+    demo.add_argument("--seed", type=int, default=0, help="seed of all but the audit draws (default: 0)")
     demo.add_argument("--quiet", action="store_true", help="no progress bars")
     demo.set_defaults(run=_demo)
 

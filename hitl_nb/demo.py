@@ -126,7 +126,7 @@ class Demo:
     min_samples, audit_rate : as in `Learner` and `Policy`; None: what suits the data
     error_rate : how often a simulated reviewer errs, a share
     seconds : how long a judgement takes
-    seed : of every draw
+    seed : of rows, reviewers and models; audit draws are keyed by task ids, so their figures differ from run to run
     quiet : no progress bars
     """
 
