@@ -496,3 +496,13 @@ def test_every_error_is_one_of_the_tree(orchestrator):
 def test_times_are_utc(orchestrator):
     task = orchestrator.queue.get(orchestrator.process({}, {})["task_id"])
     assert abs(task.created_at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_roles_may_be_values_that_are_no_input(orchestrator):
+    frame, answers = pd.DataFrame({"x": [1, 2]}), pd.DataFrame({"confidence": [0.1, 0.2]})
+    first = orchestrator.process_frame(frame, answers, key=["a", "b"], group=["g", None])
+    again = orchestrator.process_frame(frame, answers, key=["a", "b"])
+    assert again["task_id"].tolist() == first["task_id"].tolist()
+    assert orchestrator.queue.get(first["task_id"][0]).input_data == {"x": 1}
+    with pytest.raises(BadInput, match="one for each of the 2 rows"):
+        orchestrator.process_frame(frame, answers, key=["c"])

@@ -30,7 +30,7 @@ _NO_ID = "00000000-0000-0000-0000-000000000000"
 
 def route_frame(
     queue: ReviewQueue, policy: Policy, stored: Mapping[str, Any], inputs: Any, predictions: Any,
-    roles: Mapping[str, str | None], progress: bool,
+    roles: Mapping[str, str | Sequence[Any] | None], progress: bool,
 ) -> pd.DataFrame:  # fmt: skip
     """Decide about a frame, store every decision, and return them as a frame."""
     inputs, predictions = _checked(inputs, predictions)
@@ -222,17 +222,21 @@ def _check_columns(what: str, frame: pd.DataFrame) -> None:
             raise BadInput(name=f"column of {what}", value=column, remedy="names are text; use df.columns.astype(str)")
 
 
-def _role(inputs: pd.DataFrame, what: str, column: str | None) -> Any:
-    """Return the values of a column that plays a role: key, subject, group or value."""
-    if column is None:
+def _role(inputs: pd.DataFrame, what: str, given: str | Sequence[Any] | None) -> Any:
+    """Return the values that play a role: key, subject, group or value; a column's, or one for each row."""
+    if given is None:
         return None
-    if column not in inputs.columns:
-        raise BadInput(name=what, value=column, remedy=f"inputs have the columns {', '.join(inputs.columns)}")
-    values = [None if missing else value for missing, value in zip(inputs[column].isna(), inputs[column], strict=True)]
+    if isinstance(given, str) and given not in inputs.columns:
+        raise BadInput(name=what, value=given, remedy=f"inputs have the columns {', '.join(inputs.columns)}")
+    found = inputs[given].tolist() if isinstance(given, str) else list(given)
+    if len(found) != len(inputs):
+        raise BadInput(name=what, value=f"{len(found)} values", remedy=f"pass one for each of the {len(inputs)} rows")
+    missing = pd.isna(objects(found))
+    values = [None if gone else value for gone, value in zip(missing, found, strict=True)]
     if what == "value":
         return np.array([number("value", value) for value in values], dtype=np.float64)
     if what == "key" and None in values:
-        raise BadInput(name="key", value=None, remedy=f"a row has no {column}; every row needs its own key")
+        raise BadInput(name="key", value=None, remedy="a row has no key; every row needs its own")
     return [None if value is None else name(what, str(value) if what == "key" else value) for value in values]
 
 

@@ -114,7 +114,8 @@ class Orchestrator:
 
     def process_frame(
         self, inputs: pd.DataFrame, predictions: pd.DataFrame | Sequence[Mapping[str, Any]], *,
-        key: str | None = None, subject: str | None = None, group: str | None = None, value: str | None = None,
+        key: str | Sequence[Any] | None = None, subject: str | Sequence[Any] | None = None,
+        group: str | Sequence[Any] | None = None, value: str | Sequence[Any] | None = None,
         progress: bool = False,
     ) -> pd.DataFrame:  # fmt: skip
         """Decide about a whole frame with the same rules, and log every decision in one transaction.
@@ -126,7 +127,8 @@ class Orchestrator:
         predictions
             One row a prediction, with the index of ``inputs``; or a list of dicts.
         key, subject, group, value
-            Columns of ``inputs`` that hold the caller's id, whom a row is about, its group and its cost.
+            The caller's id, whom a row is about, its group and its cost: a column of ``inputs`` each, or one value a
+            row for what is no input.
         progress
             Whether to show a progress bar.
 

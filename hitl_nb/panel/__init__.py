@@ -1,0 +1,6 @@
+"""What a reviewer sees in a notebook; importing it loads ipywidgets and pandas."""
+
+from hitl_nb.panel.panel import ReviewPanel
+from hitl_nb.panel.review import TableReview, review
+
+__all__ = ["ReviewPanel", "TableReview", "review"]

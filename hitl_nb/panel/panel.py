@@ -1,0 +1,313 @@
+"""ReviewPanel: the controller as plain ipywidgets, built once and updated in place; outside text is only ever text."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as w
+
+from hitl_nb.panel.controller import Controller, utc_now
+from hitl_nb.panel.correction import checker
+from hitl_nb.panel.sitting import State, View
+from hitl_nb.task import Reviewer
+
+if TYPE_CHECKING:
+    from hitl_nb.queue import ReviewQueue
+
+#: a click so soon after an item came is the second half of a double click, meant for the item before
+DOUBLE_CLICK = timedelta(seconds=0.3)
+#: time between two signs of life, in seconds
+BEAT = 60.0
+#: buttons: action, words, tooltip
+_BUTTONS = (
+    ("approve", "Approve", "The prediction is right"),
+    ("reject", "Reject", "The prediction is wrong"),
+    ("correct", "Correct", "What stands in the correction is right"),
+    ("skip", "Skip", "Give it back, or go on"),
+    ("undo", "Undo", "Take the last decision back"),
+    ("object", "Object", "Ask for a second look, with the note as the reason"),
+    ("retry", "Retry", "Send again what was kept, or look for work"),
+    ("unfold", "Show more", "Show what is folded"),
+    ("retrain", "Retrain", "Retrain the model from the answers so far"),
+    ("finish", "Finish", "Give open items back and end the sitting"),
+)
+#: layout of everything but buttons
+WIDE = {"width": "98%"}
+_JUDGE = ("approve", "reject", "correct", "skip")
+
+
+def _guarded(method: Callable[..., Any]) -> Callable[..., None]:
+    """Show what a handler raises; in a callback nobody would see it."""
+
+    @wraps(method)
+    def run(self: ReviewPanel, *args: Any, **options: Any) -> None:
+        try:
+            method(self, *args, **options)
+        except Exception as error:
+            self.controller.fail(error)
+
+    return run
+
+
+class ReviewPanel:
+    """Shows a reviewer one task after the other; each button is a method too.
+
+    Parameters
+    ----------
+    queue
+        Where tasks come from and answers go.
+    reviewer
+        Who judges: an id, or a ``Reviewer`` with expertise and roles.
+    labels
+        Labels to correct to; None: free text.
+    schema
+        In place of labels: a pydantic model, or ``(low, high)`` for a number.
+    render
+        Turns ``input_data`` into a text, a dict, an array or the bytes of a PNG or JPEG file.
+    loop
+        A ``Loop``: adds a button that retrains while reviews go on.
+    audits
+        Returns how many audits were disagreed with and how many were judged; default: those of the queue.
+    now
+        Returns the time, aware.
+
+    Examples
+    --------
+    >>> from hitl_nb import open_queue
+    >>> queue = open_queue(":memory:")
+    >>> task = queue.submit(input_data={"text": "hm"}, ai_prediction={"label": "spam"}, confidence=0.6, reason="unsure")
+    >>> panel = ReviewPanel(queue, reviewer="ann", labels=["ham", "spam"])
+    >>> panel.correct("ham")
+    >>> queue.get(task.task_id).reviews[0].answer, panel
+    ({'label': 'ham'}, ReviewPanel('ann': empty, 1 of 1))
+    """
+
+    def __init__(
+        self, queue: ReviewQueue, reviewer: str | Reviewer = "me", *, labels: Sequence[Any] | None = None,
+        schema: Any = None, render: Callable[[Any], Any] | None = None, loop: Any = None,
+        audits: Callable[[], tuple[int, int]] | None = None, now: Callable[[], datetime] = utc_now,
+    ) -> None:  # fmt: skip
+        self._now, self._ticket, self._since, self._drawing = now, "", now(), threading.RLock()
+        self._check = checker(labels, schema)
+        self._build(loop is not None)
+        self.controller = Controller(
+            queue, reviewer, check=self._check, render=render, audits=audits or (lambda: _audits(queue)),
+            retrain=None if loop is None else (lambda report: _retrain(loop, report)), now=now, on_change=self._draw,
+        )  # fmt: skip
+        self.controller.start()
+        _beat(self.controller)
+
+    def __repr__(self) -> str:
+        view = self.view
+        return f"ReviewPanel({self.controller.reviewer.id!r}: {view.state}, {view.done} of {view.total})"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        return {**self.widget._repr_mimebundle_(), "text/plain": repr(self)}
+
+    @property
+    def view(self) -> View:
+        """What is shown now."""
+        return self.controller.view()
+
+    # -- what a reviewer does
+
+    @_guarded
+    def approve(self, comment: str | None = None) -> None:
+        """Say that the prediction is right."""
+        self.controller.approve(self._said(comment))
+
+    @_guarded
+    def reject(self, comment: str | None = None) -> None:
+        """Say that the prediction is wrong; of an audit, that no answer fits."""
+        self.controller.reject(self._said(comment))
+
+    @_guarded
+    def correct(self, correction: Any = None, comment: str | None = None) -> None:
+        """Say what is right instead; None: what stands in the panel."""
+        typed = self._typed() if correction is None else correction
+        self.controller.correct(typed, self._said(comment))
+
+    @_guarded
+    def skip(self, reason: str = "skipped") -> None:
+        """Give the item back; others get it first."""
+        self.controller.skip(reason)
+
+    @_guarded
+    def undo(self) -> None:
+        """Take the last decision back and show its item again."""
+        self.controller.undo()
+
+    @_guarded
+    def object(self, comment: str | None = None) -> None:
+        """Ask for a second look at an answer that stands; needs a comment."""
+        self.controller.object(self._said(comment))
+
+    @_guarded
+    def retry(self) -> None:
+        """Send again what was kept, or look for work again."""
+        self.controller.retry()
+
+    @_guarded
+    def unfold(self) -> None:
+        """Show more of the item."""
+        self.controller.unfold()
+
+    @_guarded
+    def retrain(self) -> None:
+        """Retrain in a thread while reviews go on."""
+        self.controller.start_retrain()
+
+    @_guarded
+    def finish(self, discard: bool = False) -> None:
+        """End the sitting: open items go back, texts are cleared, ``view.summary`` says what was done."""
+        self.controller.finish(discard)
+
+    def close(self) -> None:
+        """End the sitting and remove the widgets; an answer that cannot be saved now is dropped."""
+        self.finish()
+        self.finish(discard=True)
+        _close(self.widget)
+
+    @_guarded
+    def _click(self, action: str) -> None:
+        if action not in _JUDGE or self._now() - self._since >= DOUBLE_CLICK:
+            getattr(self, action)()
+
+    def _said(self, comment: str | None) -> str:
+        return str(self._comment.value) if comment is None else comment
+
+    def _typed(self) -> Any:
+        if not self._is_form:
+            return self._inputs["label"].value
+        return {name: _value(box.value) for name, box in self._inputs.items() if box.value.strip()}
+
+    # -- the widgets
+
+    def _build(self, retrains: bool) -> None:
+        self._title, self._counts, self._bar = w.Label(), w.Label(), w.IntProgress(layout=WIDE)
+        self._message, self._last, self._why = _text("Message", 2), _text("Last", 1), _text("Why here", 2)
+        self._input, self._answer, self._image = _text("Input", 8), _text("Prediction", 4), w.Image(format="png")
+        self._retrained, self._training = _text("Retrain", 1), w.IntProgress(max=4, layout=WIDE)
+        self._comment = w.Textarea(description="Note", rows=1, layout=WIDE)
+        self._is_form = self._check.fields != ("label",)
+        self._inputs = {name: self._entry(name) for name in self._check.fields}
+        actions = [one for one in _BUTTONS if one[0] != "retrain" or retrains]
+        self._buttons = {action: w.Button(description=words, tooltip=tip) for action, words, tip in actions}
+        for action, button in self._buttons.items():
+            button.on_click(lambda _, action=action: self._click(action))
+        row = w.HBox(list(self._buttons.values()), layout={"flex_flow": "row wrap"})
+        top = [self._title, self._bar, self._counts, self._message, self._why, self._input, self._image, self._answer]
+        bottom = [self._comment, self._last, self._retrained, self._training]
+        #: what a cell shows
+        self.widget = w.VBox([*top, row, *self._inputs.values(), *bottom])
+
+    def _entry(self, name: str) -> Any:
+        if self._check.options:
+            tip = "type to filter the labels"
+            return w.Combobox(description="Correct to", options=self._check.options, placeholder=tip, layout=WIDE)
+        return w.Text(description=name if self._is_form else "Correct to", layout=WIDE)
+
+    def _draw(self) -> None:
+        """Bring the widgets to what the controller says; the last one to draw has the newest view."""
+        with self._drawing:
+            view = self.controller.view()
+            if view.ticket != self._ticket or view.state is State.FINISHED:
+                self._draw_inputs(view)
+            self._draw_item(view)
+            self._title.value, self._counts.value = view.title, _counts(view)
+            self._bar.max, self._bar.value = max(view.total, 1), view.done
+            _fill(self._message, view.summary, view.message, *_lines(view.fields))
+            _fill(self._last, view.last)
+            _fill(self._retrained, f"{view.retrain.state} {view.retrain.text}".strip())
+            self._training.value = view.retrain.step
+            self._training.layout.display = None if view.retrain.state == "running" else "none"
+            more = {"unfold": view.shown.folded, "retrain": view.retrain.state != "running"}
+            for action, button in self._buttons.items():
+                button.disabled = not more.get(action, action in view.actions)
+            self._buttons["reject"].description = "None fits" if view.blind else "Reject"
+
+    def _draw_inputs(self, view: View) -> None:
+        self._ticket, self._since, self._comment.value = view.ticket, self._now(), view.comment
+        values = dict(view.entered or (view.predicted if self._is_form else ()))
+        for name, box in self._inputs.items():
+            box.value = values.get(name, "")
+
+    def _draw_item(self, view: View) -> None:
+        _fill(self._why, *view.why, " · ".join(view.facts))
+        _fill(self._input, view.shown.text, *_lines(view.shown.rows), view.shown.note)
+        _fill(self._answer, view.prediction, view.confidence, *map(_share, view.bars))
+        self._image.value = view.shown.image or b""
+        self._image.layout.display = None if view.shown.image else "none"
+
+
+def _text(name: str, rows: int) -> Any:
+    """Return a box that shows outside text as text; unlike a Label it typesets nothing."""
+    return w.Textarea(description=name, disabled=True, rows=rows, layout=WIDE)
+
+
+def _fill(box: Any, *lines: str) -> None:
+    box.value = "\n".join(line for line in lines if line)
+    box.layout.display = None if box.value else "none"
+
+
+def _value(typed: str) -> Any:
+    """Return what was typed into a form: text, or JSON where it is a list or a dict."""
+    with suppress(ValueError):  # the schema will say what is wrong with it
+        return json.loads(typed) if typed.strip()[:1] in ("[", "{") else typed
+    return typed
+
+
+def _close(widget: Any) -> None:
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    widget.close()
+
+
+def _lines(rows: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"{name}: {value}" if value else name for name, value in rows]
+
+
+def _share(bar: tuple[str, float]) -> str:
+    label, share = bar
+    return f"{'█' * round(20 * min(max(share, 0.0), 1.0)):<20} {share:.2f}  {label}"
+
+
+def _counts(view: View) -> str:
+    parts = [f"{view.done:,} of {view.total:,}"]
+    if view.rate and view.minutes_left is not None:
+        parts += [f"{view.rate:.1f}/min", f"~{view.minutes_left:.0f} min left"]
+    return " · ".join(parts + ([f"{view.unsaved} not saved"] if view.unsaved else []))
+
+
+def _audits(queue: ReviewQueue) -> tuple[int, int]:
+    found = queue.stats()
+    return found.disagreed, found.audited
+
+
+def _retrain(loop: Any, report: Callable[[str], None]) -> Any:
+    loop.refresh()
+    return loop.retrain(report)
+
+
+def _beat(controller: Controller) -> None:
+    """Give a sign of life each minute until the sitting is finished or forgotten."""
+    alive = weakref.ref(controller)
+
+    def run() -> None:
+        while True:
+            time.sleep(BEAT)
+            found = alive()
+            if found is None or found.view().state is State.FINISHED:
+                return
+            found.heartbeat()
+            del found
+
+    threading.Thread(target=run, name="hitl_nb-heartbeat", daemon=True).start()

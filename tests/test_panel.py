@@ -1,0 +1,427 @@
+"""The panel: public methods and real clicks, over a real queue, without a browser."""
+
+import re
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import pydantic
+import pytest
+from flaky import Flaky
+from payloads import HIDDEN, MARKUP, PICTURES, png
+from sklearn.linear_model import LogisticRegression
+
+import hitl_nb
+from hitl_nb import Orchestrator, Policy, open_queue
+from hitl_nb.learner import Learner
+from hitl_nb.loop import Loop
+from hitl_nb.panel import ReviewPanel
+from hitl_nb.panel.panel import DOUBLE_CLICK
+from hitl_nb.queue import ReviewQueue
+
+SOURCES = Path(hitl_nb.__file__).parent
+#: ways in which a front end runs what stands in a text
+UNSAFE = re.compile(
+    r"(?<![\w.])(w\.|ipywidgets\.|widgets\.|display\.)?(HTML|HTMLMath|Markdown|Javascript|Output|SVG|IFrame)\("
+    r"|innerHTML|outerHTML|insertAdjacentHTML|document\.write|description_allow_html|DOMParser"
+)
+
+
+class Claim(pydantic.BaseModel):
+    kind: str
+    amount: float = pydantic.Field(ge=0)
+    tags: list[str] = []
+
+
+@pytest.fixture
+def press(queue, clock):
+    """Return a panel whose buttons are pressed slowly enough to be meant."""
+
+    def start(queue=queue, **options):
+        return ReviewPanel(queue, reviewer="ann", now=lambda: clock.aware, **options)
+
+    return start
+
+
+@pytest.fixture
+def click(clock):
+    def one(panel, action, after=1.0):
+        clock.forward(seconds=after)
+        panel._buttons[action].click()
+
+    return one
+
+
+def registry():
+    return len(ipywidgets.widgets.widget._instances)
+
+
+def widgets_of(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from widgets_of(child)
+
+
+def texts(panel):
+    return [str(getattr(one, "value", "")) for one in widgets_of(panel.widget)]
+
+
+def answers(queue):
+    found = queue.history()
+    return found[found["outcome"].notna()][["outcome", "label"]].values.tolist()
+
+
+# -- buttons are methods
+
+
+def test_each_button_is_a_public_method(press):
+    assert [action for action in press(loop=object())._buttons if not callable(getattr(ReviewPanel, action))] == []
+
+
+def test_methods_judge(press, ask, queue):
+    for _ in range(4):
+        ask()
+    panel = press(labels=["ham", "spam"])
+    panel.approve("fine")
+    panel.reject()
+    panel.undo()
+    panel.correct("ham")
+    panel.skip("no idea")
+    panel.approve()
+    assert answers(queue) == [["approve", "spam"], ["correct", "ham"], ["approve", "spam"]]
+    assert panel.view.done == 3
+
+
+def test_clicks_judge_what_is_typed(press, ask, queue, click):
+    first, second = ask(), ask()
+    panel = press(labels=["ham", "spam"])
+    panel._comment.value = "sure"
+    panel._inputs["label"].value = "ham"
+    click(panel, "correct")
+    assert queue.get(first.task_id).reviews[0].comment == "sure"
+    assert (panel._comment.value, panel._inputs["label"].value) == ("", "")
+    click(panel, "approve")
+    assert answers(queue) == [["correct", "ham"], ["approve", "spam"]]
+    click(panel, "undo")
+    click(panel, "reject")
+    assert queue.get(second.task_id).reviews[0].outcome == "reject"
+
+
+def test_a_double_click_is_one_review(press, ask, queue, click):
+    for _ in range(4):
+        ask()
+    panel = press()
+    click(panel, "approve")
+    click(panel, "approve", after=DOUBLE_CLICK.total_seconds() / 2)
+    assert len(answers(queue)) == 1
+    click(panel, "approve", after=DOUBLE_CLICK.total_seconds())
+    assert len(answers(queue)) == 2
+
+
+def test_buttons_that_can_do_nothing_are_off(press, ask):
+    ask()
+    panel = press()
+    off = {action for action, button in panel._buttons.items() if button.disabled}
+    assert off == {"undo", "object", "retry", "unfold"}
+    panel.approve()
+    assert {action for action, button in panel._buttons.items() if not button.disabled} == {
+        "undo", "object", "retry", "finish"
+    }  # fmt: skip
+
+
+def test_the_panel_shows_the_item_and_why(press, queue):
+    orchestrator = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0))
+    said = {"label": "refund", "confidence": 0.61, "probabilities": {"refund": 0.61, "delivery": 0.29}, "model": "v7"}
+    orchestrator.process({"text": "where is it?", "amount": 12.5}, said)
+    panel = press()
+    assert "amount: 12.5\ntext: where is it?" in texts(panel)
+    assert panel._why.value.startswith("Low confidence: 0.61 (bound 0.85); would pass at threshold 0.61\npriority")
+    assert "model v7" in panel._why.value
+    assert panel._answer.value.splitlines() == [
+        "refund",
+        "0.61",
+        "████████████         0.61  refund",
+        "██████               0.29  delivery",
+    ]
+    assert panel._counts.value == "0 of 1"
+
+
+def test_a_picture_comes_and_goes(press, ask):
+    ask(input_data={"photo": png()})
+    ask(input_data={"text": "words"})
+    panel = press()
+    assert bytes(panel._image.value).startswith(b"\x89PNG")
+    panel.approve()
+    assert (panel._image.value, panel._image.layout.display) == (b"", "none")
+
+
+def test_a_form_has_a_field_each_and_starts_from_the_prediction(press, ask, queue, click):
+    ask(ai_prediction={"kind": "refund", "amount": 3, "tags": ["a"]})
+    panel = press(schema=Claim)
+    assert {name: box.value for name, box in panel._inputs.items()} == {
+        "kind": "refund", "amount": "3", "tags": '["a"]'
+    }  # fmt: skip
+    panel._inputs["amount"].value = "-4"
+    click(panel, "correct")
+    assert "amount: Input should be greater than or equal to 0" in panel._message.value
+    assert panel._inputs["amount"].value == "-4"
+    panel._inputs["amount"].value, panel._inputs["tags"].value = "4.5", '["b", "c"]'
+    click(panel, "correct")
+    [event] = [e for e in queue.events() if e["move"] == "review"]
+    [review] = queue.get(event["task_id"]).reviews
+    assert review.correction == {"kind": "refund", "amount": 4.5, "tags": ["b", "c"]}
+
+
+def test_an_audit_is_shown_without_the_answer_of_the_model(press, queue):
+    orchestrator = Orchestrator(queue=queue, policy=Policy(0.5, audit_rate=1.0))
+    orchestrator.process({"text": "hm"}, {"label": "spam", "confidence": 0.9, "probabilities": {"spam": 0.9}})
+    panel = press(schema=Claim)
+    assert not [text for text in texts(panel) if "spam" in text or "0.9" in text]
+    assert panel._buttons["reject"].description == "None fits"
+    assert panel._buttons["approve"].disabled
+
+
+# -- errors are shown
+
+
+def test_a_store_that_fails_twice_then_works_loses_nothing(press, ask, queue, click):
+    ask()
+    flaky = ReviewQueue(Flaky(queue.store))
+    panel = press(flaky, labels=["ham", "spam"])
+    panel._inputs["label"].value, panel._comment.value = "ham", "sure"
+    flaky.store.fails = 2
+    click(panel, "correct")
+    assert "no connection" in panel._message.value
+    assert (panel._inputs["label"].value, panel._comment.value) == ("ham", "sure")
+    assert panel._counts.value == "0 of 1 · 1 not saved"
+    click(panel, "retry")
+    click(panel, "retry")
+    assert answers(queue) == [["correct", "ham"]]
+    assert panel.view.unsaved == 0
+
+
+def test_what_a_handler_raises_is_shown_and_can_be_left(press, ask, queue, monkeypatch):
+    ask()
+    panel = press()
+    monkeypatch.setattr(panel.controller, "unfold", lambda: 1 / 0)
+    panel.unfold()
+    assert "ZeroDivisionError: division by zero" in panel._message.value
+    panel.retry()
+    panel.approve()
+    assert answers(queue) == [["approve", "spam"]]
+
+
+def test_a_renderer_that_raises_is_shown_and_the_item_still_judged(press, ask, queue):
+    ask()
+    panel = press(render=lambda d: d["missing"])
+    assert "KeyError" in panel._message.value
+    panel.reject()
+    assert [outcome for outcome, _ in answers(queue)] == ["reject"]
+
+
+# -- hostile input
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_markup_stands_only_in_boxes_that_show_text(press, ask, text):
+    ask(input_data={"a": text, text: 1}, ai_prediction={"label": text}, reason=text, model=text, confidence=0.5)
+    panel = press(labels=[text, "ham"])
+    panel.reject(text)
+    panel.undo()
+    for one in widgets_of(panel.widget):
+        values = {name: str(getattr(one, name)) for name in one.trait_names() if not name.startswith("_")}
+        holding = {name for name, value in values.items() if text in value and name not in ("children", "keys")}
+        assert not holding or isinstance(one, ipywidgets.Textarea | ipywidgets.Text), (type(one), holding)
+        assert holding <= {"value", "options"}
+
+
+@pytest.mark.parametrize("text", [t for t in HIDDEN if "\x00" not in t and "\ud800" not in t])
+def test_hidden_characters_reach_no_widget(press, ask, text):
+    ask(input_data={"a": text, text: 1}, ai_prediction={"label": text, "x": text}, reason=text, confidence=0.5)
+    panel = press(labels=[text, "ham"], schema=None)
+    panel.correct("ham", "fine")
+    everything = repr([one.get_state() for one in widgets_of(panel.widget)])
+    assert text not in everything
+    everything.encode()
+
+
+@pytest.mark.parametrize("data", PICTURES.values(), ids=PICTURES)
+def test_a_broken_picture_is_named_and_the_next_item_works(press, ask, queue, data):
+    ask(input_data={"photo": data})
+    ask()
+    panel = press()
+    assert "cannot show this image" in panel._message.value
+    assert panel._image.value == b""
+    panel.approve()
+    panel.approve()
+    assert len(answers(queue)) == 2
+
+
+def test_a_huge_item_sends_little(press, ask):
+    ask(input_data={"text": "x\n" * 1_000_000})
+    ask(input_data={f"f{i}": "y" * 1000 for i in range(3000)})
+    panel = press()
+    for _ in range(2):
+        assert sum(map(len, texts(panel))) < 65_536
+        panel.unfold()
+        assert sum(map(len, texts(panel))) < 4 * 65_536
+        panel.approve()
+
+
+def test_no_unsafe_sink_stands_in_the_sources():
+    files = [path for path in SOURCES.rglob("*") if path.suffix in (".py", ".js", ".css")]
+    assert len(files) > 30
+    found = [f"{p.name}: {m.group()}" for p in files for m in UNSAFE.finditer(p.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+@pytest.mark.parametrize("line", ["w.HTML(x)", "HTMLMath(x)", "ipywidgets.Output()", "a.innerHTML = x", "Markdown(x)"])
+def test_an_unsafe_sink_is_recognised(line):
+    assert UNSAFE.search(line)
+
+
+# -- the widgets
+
+
+@pytest.mark.parametrize("queue", [":memory:"], indirect=True)
+def test_five_hundred_tasks_add_no_widget(queue, press):
+    inputs = pd.DataFrame({"text": [f"mail {i}" for i in range(500)]})
+    said = [{"label": "spam", "confidence": 0.6, "probabilities": {"spam": 0.6, "ham": 0.4}}] * 500
+    Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0)).process_frame(inputs, said)
+    panel = press(labels=["ham", "spam"])
+    before = registry()
+    for i in range(500):
+        panel.correct("ham") if i % 2 else panel.approve()
+    assert registry() - before <= 10
+    assert (panel.view.done, panel.view.state) == (500, "empty")
+    assert queue.stats().outcome == {"approve": 250, "correct": 250}
+
+
+def test_closing_gives_the_widgets_back_and_clears_the_texts(press, ask):
+    ask(input_data={"text": "private words"})
+    before = registry()
+    panel = press()
+    panel.close()
+    assert registry() - before <= 60  # layouts and styles are the library's, and are few
+    assert not [text for text in texts(panel) if "private" in text]
+
+
+def test_finishing_clears_the_texts_and_says_what_was_done(press, ask, clock):
+    ask(input_data={"text": "private words"})
+    ask(input_data={"text": "private too"})
+    panel = press()
+    panel.reject()
+    clock.forward(minutes=3)
+    panel._comment.value = "private note"
+    panel.finish()
+    assert panel._message.value == "3 min, 1 judged, 1 wrong answer stopped"
+    assert "private" not in repr([one.get_state() for one in widgets_of(panel.widget)])
+
+
+def test_a_cell_shows_the_panel_and_a_saved_notebook_none_of_the_item(press, ask):
+    ask(input_data={"text": "private words"})
+    bundle = press()._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["text/plain"] == "ReviewPanel('ann': item, 0 of 1)"
+    assert "private" not in repr(bundle)
+
+
+# -- threads
+
+
+def test_a_decision_from_another_thread_counts(press, ask, queue, click):
+    for _ in range(6):
+        ask()
+    panel = press()
+    thread = threading.Thread(target=lambda: [click(panel, "approve") for _ in range(3)])
+    thread.start()
+    thread.join(20)
+    for _ in range(3):
+        panel.reject()
+    assert [outcome for outcome, _ in answers(queue)] == ["approve"] * 3 + ["reject"] * 3
+    assert panel._counts.value.startswith("6 of 6")
+
+
+def test_two_threads_lose_and_double_nothing(press, ask, queue):
+    for _ in range(60):
+        ask()
+    panel = press()
+    threads = [threading.Thread(target=lambda: [panel.approve() for _ in range(40)]) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    while panel.view.state == "item":
+        panel.approve()
+    assert len([e for e in queue.events(limit=10_000) if e["move"] == "review"]) == 60
+    assert panel.view.done == 60
+    assert panel._counts.value.startswith("60 of 60")
+
+
+# -- retraining
+
+
+@pytest.fixture
+def looped(queue, ask):
+    for i in range(20):
+        ask(input_data={"x": float(i)}, ai_prediction={"label": "low"})
+    return Loop(queue, Learner(LogisticRegression(), min_samples=4))
+
+
+def retrained(panel):
+    for thread in threading.enumerate():
+        if thread.name == "hitl_nb-retrain":
+            thread.join(60)
+    return panel.view.retrain
+
+
+def test_a_retrain_runs_beside_the_reviews(press, looped, click):
+    panel = press(labels=["low", "high"], loop=looped)
+    for i in range(20):
+        panel.correct("high" if i > 9 else "low")
+    click(panel, "retrain")
+    assert retrained(panel).state == "done"
+    assert "promote: the first model" in panel._retrained.value
+    assert looped.learner.champion is not None
+
+
+def test_a_retrain_that_fails_is_shown_and_reviews_go_on(press, looped, click, queue):
+    panel = press(labels=["low", "high"], loop=looped)
+    panel.approve()
+    click(panel, "retrain")
+    assert retrained(panel).state == "failed"
+    assert "1 reviewed samples, 4 needed" in panel._retrained.value
+    panel.approve()
+    assert len(answers(queue)) == 2
+
+
+def test_without_a_loop_there_is_no_such_button(press):
+    assert "retrain" not in press()._buttons
+
+
+def test_arrays_reach_the_panel_as_pictures(press, ask):
+    ask(input_data={"image": np.linspace(0, 16, 64).reshape(8, 8)})
+    assert bytes(press()._image.value).startswith(b"\x89PNG")
+
+
+def test_the_panel_uses_the_queues_own_audits_for_the_last_sentence(queue, press):
+    orchestrator = Orchestrator(queue=queue, policy=Policy(0.5, audit_rate=1.0, second_audit=0))
+    for i in range(3):
+        orchestrator.process({"text": f"mail {i}"}, {"label": "spam", "confidence": 0.9})
+    panel = press()
+    for label in ("spam", "spam", "ham"):
+        panel.correct(label)
+    panel.finish()
+    # one in 3; p with (1 - p)³ + 3p(1 - p)² = 0.05 is 0.865. An audit stops nothing, its answer was in use already
+    assert panel.view.summary == "0 min, 3 judged, 0 wrong answers stopped; automatic disagreement now ≤ 86.5 %"
+
+
+def test_a_panel_that_is_forgotten_keeps_no_queue_open():
+    with open_queue(":memory:") as queue:
+        panel = ReviewPanel(queue)
+        panel.close()
+        assert panel.view.state == "finished"
+    assert timedelta(seconds=1) > DOUBLE_CLICK
