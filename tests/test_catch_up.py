@@ -81,3 +81,22 @@ def test_a_snapshot_holds_the_three_tables(tmp_path):
             queue.snapshot(tmp_path / "snap's")
     counts = {f.stem: pq.read_metadata(f).num_rows for f in (tmp_path / "snap's").iterdir()}
     assert counts == {"payload": 2, "event": 2, "task": 1}  # input and prediction; the policy and the submission
+
+
+KEYED = """
+import os, sys
+from hitl_nb import open_queue
+queue = open_queue(sys.argv[1])
+asked = {"input_data": {"x": 1}, "ai_prediction": {"label": "a"}, "reason": "unsure", "key": "k1"}
+print(queue.submit(**asked).task_id, flush=True)
+os._exit(9)
+"""
+
+
+def test_a_key_is_known_after_a_kill(tmp_path):
+    run = [sys.executable, "-c", KEYED, str(tmp_path / "q.duckdb")]
+    ids = {subprocess.run(run, capture_output=True, text=True, timeout=120).stdout for _ in range(3)}
+    assert len(ids) == 1
+    with open_queue(tmp_path / "q.duckdb") as queue:
+        assert queue.verify() == []
+        assert queue.stats().total == 1

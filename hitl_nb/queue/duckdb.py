@@ -6,6 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +22,12 @@ from hitl_nb.errors import (
     QueueClosed,
     StorageFailed,
 )
+from hitl_nb.payload import parse
 from hitl_nb.queue.backlog import RECENT, Backlog
 from hitl_nb.queue.file import connect, dialect
 from hitl_nb.queue.row import TaskRow, fold
 from hitl_nb.queue.store import Transaction, event_row, settle, task_row
+from hitl_nb.queue.submit import key_hash
 
 T = TypeVar("T")
 
@@ -122,7 +125,8 @@ class DuckDBStore:
             if task_id not in self._behind:
                 found = [task_row(row) for row in engine.rows("get_task", task_id=task_id)]
                 shown = found[0] if found else None
-                self._behind[task_id] = (shown, fold(shown, event))
+                row = fold(shown, event)
+                self._behind[task_id] = (shown, row if shown else replace(row, key_hash=_key_of(engine, task_id)))
             else:
                 shown, row = self._behind[task_id]
                 self._behind[task_id] = (shown, fold(row, event))
@@ -216,6 +220,7 @@ class DuckDBStore:
                 self._settle()
             cursor = self._connection.cursor()
             cursor.execute("BEGIN")
+            cursor.execute(dialect("get_meta")).fetchall()  # the snapshot begins with the first query, not with BEGIN
             transaction = self._transaction(DuckDBEngine(cursor), search)
         try:
             return work(transaction)
@@ -327,3 +332,9 @@ def _bound(name: str, value: Any) -> Any:
 def _arrow(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
     table = dict(zip(columns, zip(*rows, strict=True), strict=True))
     return pa.table({name: pa.array(list(values)) for name, values in table.items()})
+
+
+def _key_of(engine: DuckDBEngine, task_id: str) -> int | None:
+    """Return the number of a task's key, which stands in the payload and not in the log."""
+    rows = engine.rows("get_payload", task_id=task_id)
+    return next((key_hash(parse(body)) for _, kind, body in rows if kind == "key"), None)
