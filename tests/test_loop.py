@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from hitl_nb import Orchestrator, Policy, open_queue
+from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
 from hitl_nb.errors import FitFailed, NotEnoughSamples
 from hitl_nb.learner import Learner, ModelStore
 from hitl_nb.loop import ActiveLearningPipeline, Loop
@@ -127,3 +127,18 @@ def test_the_pipeline_retrains_at_500_samples_and_not_before():
     assert pipeline.retrain_count == 1
     assert pipeline.weights.tolist() == [2.0] * 500  # 1 / (0.49 + 0.01)
     assert pipeline.learner.predict(pd.DataFrame({"f0": [-3.0, 3.0]}))["label"].tolist() == [False, True]
+
+
+def test_a_disputed_audit_stays_an_audit_and_never_trains(cancer):
+    loop = started(cancer, scaled())
+    policy = Policy(0.5, audit_rate=1.0, second_audit=1.0)
+    inputs = cancer[250:251].drop(columns="label")
+    [task_id] = Orchestrator(queue=loop.queue, policy=policy).process_frame(inputs, loop.learner.predict(inputs))[
+        "task_id"
+    ]
+    loop.queue.resolve(task_id, "ann", "approve")
+    loop.queue.resolve(task_id, "ben", "correct", {"label": "other"})
+    loop.queue.resolve(task_id, Reviewer(id="eve", roles=("reviewer", "adjudicator")), "approve")
+    loop.refresh()
+    assert loop.queue.training_frame()["source"].tolist() == ["audit"]
+    assert loop.learner.counted == 0

@@ -93,7 +93,7 @@ def _training_line(row: TaskRow, found: dict[str, Any], review: dict[str, Any]) 
         label = (found.get("prediction") or {}).get("label")
     elif row.outcome == "correct":
         label = (found["answers"].get(("correction", row.final)) or {}).get("label")
-    source = "adjudication" if review["adjudication"] else "audit" if row.audit else "human_review"
+    source = "audit" if row.audit else "adjudication" if review["adjudication"] else "human_review"
     features = {k: v for k, v in found["input"].items() if _is_scalar(v)}
     known = 0.5 if row.confidence is None else row.confidence
     facts = {"label": label, "confidence": row.confidence, "weight": 1 / (known + 0.01)}
