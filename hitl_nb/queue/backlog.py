@@ -64,10 +64,10 @@ class Backlog:
         """Return the wait behind everything of the same or higher priority; None before anything is known."""
         ahead = sum(
             count
-            for (needs, rank), count in self.waiting.items()
+            for (needs, rank), count in list(self.waiting.items())  # a copy: the writer's thread goes on
             if (expertise is None or needs in (None, expertise)) and (priority is None or rank >= priority)
         )
-        times = [when for needs, when in self.recent if expertise is None or needs in (None, expertise)]
+        times = [when for needs, when in list(self.recent) if expertise is None or needs in (None, expertise)]
         if len(times) < 3:
             return None
         span = (max(times) - min(times)).total_seconds() / 60

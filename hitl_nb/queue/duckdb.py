@@ -1,40 +1,36 @@
-"""DuckDB store: one file, one owner process, one writer at a time."""
+"""DuckDB store: one file, one owner process, one writer's thread that commits in groups."""
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import UUID
 
 import duckdb
-import pandas as pd  # noqa: F401  pyarrow asks for it at its first array, and at exit it is too late to import it
-import pyarrow as pa
 
-from hitl_nb.errors import (
-    BadInput,
-    HitlError,
-    QueueClosed,
-    StorageFailed,
-)
+from hitl_nb.errors import BadInput, HitlError, QueueClosed, StorageFailed
 from hitl_nb.payload import parse
 from hitl_nb.queue.backlog import RECENT, Backlog
-from hitl_nb.queue.file import connect, dialect
+from hitl_nb.queue.engine import DuckDBEngine
+from hitl_nb.queue.file import connect
 from hitl_nb.queue.row import TaskRow, fold
-from hitl_nb.queue.store import Transaction, event_row, settle, task_row
+from hitl_nb.queue.store import Behind, Transaction, event_row, settle, task_row
 from hitl_nb.queue.submit import key_hash
+from hitl_nb.queue.writer import Job, Writer
 
 T = TypeVar("T")
 
-#: rows that the task table may be behind the log
+#: rows that the task table may be behind the log before it has to follow
 MOST_BEHIND = 1000
-#: rows up to which parameters are faster than an Arrow batch
-FEW = 16
+
+_log = logging.getLogger("hitl_nb")
 
 
 def utc_now() -> datetime:
@@ -42,56 +38,10 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-class DuckDBEngine:
-    """One connection: named statements and bulk rows."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self.connection = connection
-
-    def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
-        """Run a named statement and return its rows."""
-        return self.connection.execute(dialect(statement), _all_bound(values)).fetchall()
-
-    def arrow(self, statement: str, **values: Any) -> pa.Table:
-        """Run a named statement and return an Arrow table."""
-        found = self.connection.sql(dialect(statement), params=_all_bound(values))
-        return found.to_arrow_table()
-
-    def put(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Append rows: a few as parameters, more as one Arrow batch."""
-        if len(rows) > FEW:
-            self.put_arrow(table, _arrow(columns, rows))
-            return
-        marks = ", ".join(["(" + ", ".join("?" * len(columns)) + ")"] * len(rows))
-        values = [_bound(column, value) for row in rows for column, value in zip(columns, row, strict=True)]
-        self.connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES {marks}", values)
-
-    def put_arrow(self, table: str, data: pa.Table) -> None:
-        """Append an Arrow table."""
-        columns = ", ".join(data.column_names)
-        self._with(data, f"INSERT INTO {table} ({columns}) SELECT {columns} FROM batch")
-
-    def update(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Set columns of the task table by id."""
-        if len(rows) > FEW:
-            sets = ", ".join(f"{c} = batch.{c}" for c in columns[1:])
-            where = "WHERE task.task_id = CAST(batch.task_id AS UUID)"
-            self._with(_arrow(columns, rows), f"UPDATE task SET {sets} FROM batch {where}")
-            return
-        sql = f"UPDATE task SET {', '.join(f'{c} = ?' for c in columns[1:])} WHERE task_id = ?"
-        for task_id, *values in rows:
-            self.connection.execute(sql, [*values, UUID(task_id)])
-
-    def _with(self, data: pa.Table, sql: str) -> None:
-        self.connection.register("batch", data)
-        try:
-            self.connection.execute(sql)
-        finally:
-            self.connection.unregister("batch")
-
-
 class DuckDBStore:
     """A queue in a DuckDB file, or in memory.
+
+    All but reading happens on one thread, which no signal reaches; units of work that wait for it share a commit.
 
     Parameters
     ----------
@@ -104,51 +54,15 @@ class DuckDBStore:
     def __init__(self, path: str, clock: Callable[[], datetime] = utc_now) -> None:
         self.name = path
         self._clock = clock
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._watchers: dict[str, list[Callable[[], None]]] = defaultdict(list)
         self._closed: str | None = None
-        self._open()
-
-    def _open(self) -> None:
-        self._connection = connect(self.name)
-        engine = DuckDBEngine(self._connection)
-        self._seq, last = engine.rows("last_seq")[0]
-        self._last = last or datetime.min
-        self._catch_up(engine)
-        self._count(engine)
-
-    def _catch_up(self, engine: DuckDBEngine) -> None:
-        """Find what the log holds beyond the task table; a killed owner may have left it behind."""
+        self._seq, self._last = 0, datetime.min
+        #: rows that the task table does not show yet: what it shows, and what it should
         self._behind: dict[str, tuple[TaskRow | None, TaskRow]] = {}
-        for event in map(event_row, engine.rows("unsettled")):
-            task_id = str(event.task_id)
-            if task_id not in self._behind:
-                found = [task_row(row) for row in engine.rows("get_task", task_id=task_id)]
-                shown = found[0] if found else None
-                row = fold(shown, event)
-                self._behind[task_id] = (shown, row if shown else replace(row, key_hash=_key_of(engine, task_id)))
-            else:
-                shown, row = self._behind[task_id]
-                self._behind[task_id] = (shown, fold(row, event))
-
-    def _settle(self) -> None:
-        """Write the rows that the task table does not show yet; they follow from the log, so nothing new is stored."""
-        if not self._behind:
-            return
-        try:
-            self._connection.execute("BEGIN")
-            settle(DuckDBEngine(self._connection), self._behind.values())
-            self._connection.execute("COMMIT")
-        except BaseException as error:
-            self._undo(error)
-            raise
-        self._behind = {}
-
-    def _count(self, engine: DuckDBEngine) -> None:
-        next_due = engine.rows("next_due")[0][0]
-        self.backlog = Backlog(engine.rows("backlog"), engine.rows("recent_reviews", n=RECENT), next_due)
-        for before, after in self._behind.values():
-            self.backlog.moved(before, after, self._last)
+        self._process = os.getpid()
+        self._open()
+        self._writer = Writer(self, self._serve)
 
     @property
     def now(self) -> datetime:
@@ -160,82 +74,39 @@ class DuckDBStore:
         """Whether it was closed, or stopped after an error of the engine."""
         return self._closed is not None
 
+    @property
+    def backlog(self) -> Backlog:
+        """What waits and how fast it is answered."""
+        self._check_open()
+        return self._backlog
+
+    # -- called from any thread
+
     def write(self, work: Callable[[Transaction], T], *, search: bool = False) -> T:
-        """Run a unit of work, alone, and store it whole or not at all."""
-        with self._lock:
-            self._check_open()
-            if search or len(self._behind) >= MOST_BEHIND:
-                self._settle()
-            transaction = self._transaction(DuckDBEngine(self._connection), search)
-            try:
-                self._connection.execute("BEGIN")
-                result = work(transaction)
-                transaction.flush()
-                self._connection.execute("COMMIT")
-            except BaseException as error:
-                self._undo(error)
-                raise
-            self._committed(transaction)
-        self._wake(transaction)
-        return result
-
-    def _transaction(self, engine: DuckDBEngine, search: bool) -> Transaction:
-        return Transaction(engine, self.now, self._seq, self.backlog, None if search else dict(self._behind))
-
-    def _committed(self, transaction: Transaction) -> None:
-        self._seq, self._last = transaction.seq, max(self._last, transaction.now)
-        for task_id, (before, after) in transaction.changed.items():
-            self.backlog.moved(before, after, transaction.now)
-            shown = self._behind[task_id][0] if task_id in self._behind else before
-            self._behind[task_id] = (shown, after)
-        for (expertise, priority, due), count in transaction.arrived.items():
-            self.backlog.waiting[expertise, priority] += count
-            self.backlog.expect(due)
-
-    def _undo(self, error: BaseException) -> None:
-        """Roll back; after an error of the engine itself reopen the file, so that what is stored is known."""
-        if not isinstance(error, duckdb.Error):
-            self._connection.execute("ROLLBACK")
-            return
-        try:
-            self._recover(error)
-        except (duckdb.Error, HitlError) as fatal:
-            self._closed = f"it stopped after an error of the engine: {str(fatal).splitlines()[0]}"
-        raise StorageFailed(reason=str(error).splitlines()[0]) from error
-
-    def _recover(self, error: duckdb.Error) -> None:
-        if self.name == ":memory:":
-            if isinstance(error, duckdb.FatalException):
-                raise error
-            self._connection.execute("ROLLBACK")
-            return
-        self._connection.close()
-        self._open()
+        """Run a unit of work and store it whole or not at all; with ``search`` it is alone, and the table settled."""
+        self._check_open()
+        if search:
+            return self._writer.call(lambda job: self._commit_alone(work, job))
+        return self._writer.call(work, shared=True)
 
     def read(self, work: Callable[[Transaction], T], *, search: bool = True) -> T:
-        """Run a unit of work on a snapshot, from any thread."""
-        with self._lock:  # a snapshot begins between two writes; the reading itself holds nobody up
-            self._check_open()
-            if search:
-                self._settle()
-            cursor = self._connection.cursor()
-            cursor.execute("BEGIN")
-            cursor.execute(dialect("get_meta")).fetchall()  # the snapshot begins with the first query, not with BEGIN
-            transaction = self._transaction(DuckDBEngine(cursor), search)
+        """Run a unit of work on a snapshot; it holds nobody up."""
+        transaction, cursor = self._alone(self._snapshot, search)
         try:
-            return work(transaction)
-        except duckdb.Error as error:
+            with _told():
+                return work(transaction)
+        except StorageFailed:
             self._check_open()  # closed meanwhile
-            raise StorageFailed(reason=str(error).splitlines()[0]) from error
+            raise
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # the engine's only word for a signal
+                raise KeyboardInterrupt from error
+            raise
         finally:
             cursor.close()
 
-    def _check_open(self) -> None:
-        if self._closed is not None:
-            raise QueueClosed(path=self.name, reason=self._closed)
-
     def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call ``wake`` after each change of a task; returns what ends it."""
+        """Call ``wake`` after each change of a task, on the writer's thread; returns what ends it."""
         with self._lock:
             self._watchers[task_id].append(wake)
 
@@ -247,33 +118,15 @@ class DuckDBStore:
 
         return end
 
-    def _wake(self, transaction: Transaction) -> None:
-        with self._lock:
-            calls = [wake for task_id in transaction.changed for wake in self._watchers.get(task_id, ())]
-        for wake in calls:
-            wake()
-
     def backup(self, path: str) -> None:
         """Copy the whole file to a new one while it is open."""
         if "\0" in path or Path(path).exists() or not Path(path).parent.is_dir():
             raise BadInput(name="path", value=path, remedy="pass the path of a new file in a folder that exists")
-        with self._lock:
-            self._check_open()
-            self._settle()
-            try:
-                self._copy(path.replace("'", "''"))
-            except duckdb.Error as error:
-                Path(path).unlink(missing_ok=True)
-                raise StorageFailed(reason=str(error).splitlines()[0]) from error
-
-    def _copy(self, target: str) -> None:
-        (name,) = self._connection.execute("SELECT current_database()").fetchone() or ("memory",)
-        quoted = '"' + name.replace('"', '""') + '"'
-        self._connection.execute(f"ATTACH '{target}' AS copy_of_queue")
         try:
-            self._connection.execute(f"COPY FROM DATABASE {quoted} TO copy_of_queue")
-        finally:
-            self._connection.execute("DETACH copy_of_queue")
+            self._alone(self._copy, path.replace("'", "''"))
+        except StorageFailed:
+            Path(path).unlink(missing_ok=True)
+            raise
 
     def snapshot(self, folder: str) -> None:
         """Write the three tables to a folder as Parquet files."""
@@ -281,57 +134,219 @@ class DuckDBStore:
         if "\0" in folder or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
             raise BadInput(name="folder", value=folder, remedy="pass a new or empty folder")
         target.mkdir(parents=True, exist_ok=True)
-        with self._lock:
-            self._check_open()
-            self._settle()
-            for table in ("payload", "event", "task"):
-                path = str(target / f"{table}.parquet").replace("'", "''")
-                self._connection.execute(f"COPY (SELECT * FROM {table}) TO '{path}' (FORMAT parquet)")
+        self._alone(self._copy_tables, target)
 
     def checkpoint(self) -> None:
         """Write the log of the engine into the file."""
-        with self._lock:
-            self._check_open()
-            with suppress(duckdb.TransactionException):  # somebody reads; the engine does it later
-                self._connection.execute("CHECKPOINT")
+        self._alone(self._checkpoint)
 
     def look_ahead(self) -> None:
         """Find out when the next lease or deadline is due."""
-        with self._lock:
-            self._check_open()
-            self._settle()
-            self.backlog.next_due = DuckDBEngine(self._connection).rows("next_due")[0][0]
+        self._alone(self._look_ahead)
 
     def recount(self) -> None:
         """Count the backlog anew after the task table was rewritten."""
-        with self._lock:
-            self._count(DuckDBEngine(self._connection))
+        self._alone(self._count)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
+        if self._process == os.getpid():
+            with suppress(QueueClosed):
+                self._alone(self._close)
+
+    def _alone(self, what: Callable[..., T], *given: Any) -> T:
+        """Call a method on the writer's thread, between two commits."""
+        self._check_open()
+        return self._writer.call(lambda job: what(*given, job=job))
+
+    def _check_open(self) -> None:
+        if self._process != os.getpid():
+            raise QueueClosed(path=self.name, reason=f"process {self._process} has it open, and this is a fork of it")
+        if self._closed is not None:
+            raise QueueClosed(path=self.name, reason=self._closed)
+
+    # -- called on the writer's thread
+
+    def _serve(self, jobs: list[Job]) -> None:
+        self._check_open()
+        if jobs[0].shared:
+            if len(self._behind) >= MOST_BEHIND:
+                self._settle()
+            self._commit([(job, job.work) for job in jobs], self._behind)
+            return
+        jobs[0].end(jobs[0].work(jobs[0]))
+
+    def _commit_alone(self, work: Callable[[Transaction], T], job: Job) -> T:
+        self._settle()
+        self._commit([(job, work)], None)
+        found: T = job.result()
+        return found
+
+    def _commit(self, units: list[tuple[Job, Callable[[Transaction], Any]]], behind: Behind | None) -> None:
+        """Run units of work in one transaction of the engine; one that is refused leaves no trace in it."""
+        engine = DuckDBEngine(self._connection)
+        done: list[tuple[Job, Any, Transaction]] = []
+        failed: BaseException | None = None
+        try:
+            self._connection.execute("BEGIN")
+            for job, work in units:
+                transaction = Transaction(engine, self.now, self._seq, self._backlog, behind, job.check)
+                try:
+                    result = work(transaction)
+                    transaction.flush()
+                except duckdb.Error:
+                    raise
+                except BaseException as error:
+                    job.end(error=error)
+                else:
+                    self._follow(transaction)
+                    done.append((job, result, transaction))
+            engine.flush()
+            self._connection.execute("COMMIT" if done else "ROLLBACK")
+        except duckdb.Error as error:
+            failed = error
+            done = done if self._recover(error) else []
+        for job, result, transaction in done:
+            job.end(result)
+            self._wake(transaction)
+        if failed:
+            raise StorageFailed(reason=str(failed).splitlines()[0]) from failed
+
+    def _follow(self, transaction: Transaction) -> None:
+        """Take what a unit of work did into memory; should its commit fail, everything is loaded anew."""
+        self._seq, self._last = transaction.seq, max(self._last, transaction.now)
+        for task_id, (before, after) in transaction.changed.items():
+            self._backlog.moved(before, after, transaction.now)
+            shown = self._behind[task_id][0] if task_id in self._behind else before
+            self._behind[task_id] = (shown, after)
+        for (expertise, priority, due), count in transaction.arrived.items():
+            self._backlog.waiting[expertise, priority] += count
+            self._backlog.expect(due)
+
+    def _wake(self, transaction: Transaction) -> None:
         with self._lock:
-            if self._closed is None:
-                with suppress(StorageFailed):  # the log has it all; the next owner catches up
-                    self._settle()
-                self._closed = self._closed or "it was closed"
+            calls = [wake for task_id in transaction.changed for wake in self._watchers.get(task_id, ())]
+        for wake in calls:
+            try:
+                wake()
+            except Exception:
+                _log.exception("a callback of queue.watch failed")
+
+    def _settle(self) -> None:
+        """Write the rows that the task table does not show yet; they follow from the log, so nothing new is stored."""
+        if not self._behind:
+            return
+        try:
+            self._connection.execute("BEGIN")
+            engine = DuckDBEngine(self._connection)
+            settle(engine, self._behind.values())
+            engine.flush()
+            self._connection.execute("COMMIT")
+        except duckdb.Error as error:
+            self._recover(error)
+            raise StorageFailed(reason=str(error).splitlines()[0]) from error
+        self._behind = {}
+
+    def _recover(self, error: Exception) -> bool:
+        """Load everything anew after an error of the engine; returns whether the log holds what memory held."""
+        held = self._seq
+        try:
+            if self.name != ":memory:":
                 self._connection.close()
+                self._open()
+            elif isinstance(error, duckdb.FatalException):
+                raise error
+            else:
+                with suppress(duckdb.TransactionException):  # the engine may have rolled back by itself
+                    self._connection.execute("ROLLBACK")
+                self._load()
+        except (duckdb.Error, HitlError) as fatal:
+            self._closed = f"it stopped after an error of the engine: {str(fatal).splitlines()[0]}"
+        return self._closed is None and self._seq == held
+
+    def _open(self) -> None:
+        self._connection = connect(self.name)
+        self._load()
+
+    def _load(self) -> None:
+        engine = DuckDBEngine(self._connection)
+        self._seq, last = engine.rows("last_seq")[0]
+        self._last = last or datetime.min
+        self._catch_up(engine)
+        self._count()
+
+    def _catch_up(self, engine: DuckDBEngine) -> None:
+        """Find what the log holds beyond the task table; a killed owner may have left it behind."""
+        self._behind = {}
+        for event in map(event_row, engine.rows("unsettled")):
+            task_id = str(event.task_id)
+            if task_id not in self._behind:
+                found = [task_row(row) for row in engine.rows("get_task", task_id=task_id)]
+                shown = found[0] if found else None
+                row = fold(shown, event)
+                self._behind[task_id] = (shown, row if shown else replace(row, key_hash=_key_of(engine, task_id)))
+            else:
+                shown, row = self._behind[task_id]
+                self._behind[task_id] = (shown, fold(row, event))
+
+    def _count(self, job: Job | None = None) -> None:
+        engine = DuckDBEngine(self._connection)
+        next_due = engine.rows("next_due")[0][0]
+        self._backlog = Backlog(engine.rows("backlog"), engine.rows("recent_reviews", n=RECENT), next_due)
+        for before, after in self._behind.values():
+            self._backlog.moved(before, after, self._last)
+
+    def _snapshot(self, search: bool, job: Job) -> tuple[Transaction, duckdb.DuckDBPyConnection]:
+        if search:
+            self._settle()
+        cursor = self._connection.cursor()
+        engine = DuckDBEngine(cursor)
+        with _told():
+            cursor.execute("BEGIN")
+            engine.rows("get_meta")  # the snapshot begins with the first query, not with BEGIN
+        behind = None if search else dict(self._behind)
+        return Transaction(engine, self.now, self._seq, self._backlog, behind), cursor
+
+    def _look_ahead(self, job: Job) -> None:
+        self._settle()
+        self._backlog.next_due = DuckDBEngine(self._connection).rows("next_due")[0][0]
+
+    def _checkpoint(self, job: Job) -> None:
+        with _told(), suppress(duckdb.TransactionException):  # somebody reads; the engine does it later
+            self._connection.execute("CHECKPOINT")
+
+    def _copy(self, target: str, job: Job) -> None:
+        self._settle()
+        with _told():
+            (name,) = self._connection.execute("SELECT current_database()").fetchone() or ("memory",)
+            quoted = '"' + name.replace('"', '""') + '"'
+            self._connection.execute(f"ATTACH '{target}' AS copy_of_queue")
+            try:
+                self._connection.execute(f"COPY FROM DATABASE {quoted} TO copy_of_queue")
+            finally:
+                self._connection.execute("DETACH copy_of_queue")
+
+    def _copy_tables(self, target: Path, job: Job) -> None:
+        self._settle()
+        for table in ("payload", "event", "task"):
+            path = str(target / f"{table}.parquet").replace("'", "''")
+            with _told():
+                self._connection.execute(f"COPY (SELECT * FROM {table}) TO '{path}' (FORMAT parquet)")
+
+    def _close(self, job: Job) -> None:
+        with suppress(StorageFailed):  # the log has it all; the next owner catches up
+            self._settle()
+        self._closed = self._closed or "it was closed"
+        self._connection.close()
 
 
-def _all_bound(values: dict[str, Any]) -> dict[str, Any] | None:
-    return {name: _bound(name, value) for name, value in values.items()} or None
-
-
-def _bound(name: str, value: Any) -> Any:
-    if name == "task_id" and isinstance(value, str):
-        return UUID(value)
-    if name == "task_ids":
-        return [UUID(task_id) for task_id in value]
-    return value
-
-
-def _arrow(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    table = dict(zip(columns, zip(*rows, strict=True), strict=True))
-    return pa.table({name: pa.array(list(values)) for name, values in table.items()})
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn an error of the engine into one of ours."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise StorageFailed(reason=str(error).splitlines()[0]) from error
 
 
 def _key_of(engine: DuckDBEngine, task_id: str) -> int | None:

@@ -93,6 +93,7 @@ def store_frame(
 def _store(tx: Transaction, frame: FrameSubmission, progress: Callable[[int], None] | None) -> None:
     with _text_maker() as writer:
         for start in range(0, len(frame.task_id), CHUNK):
+            tx.check()
             rows = slice(start, start + CHUNK)
             task_id = frame.task_id[rows]
             for kind, data in (("input", frame.inputs), ("prediction", frame.predictions)):

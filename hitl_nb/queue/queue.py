@@ -237,7 +237,7 @@ class ReviewQueue:
 
     def forget(self, subject: str) -> change.Forgotten:
         """Erase every payload about a subject; open tasks among them are withdrawn. Facts and times stay."""
-        found = self._write(lambda tx: change.forget(tx, subject))
+        found = self._write(lambda tx: change.forget(tx, subject), search=True)
         self.store.checkpoint()
         return found
 
@@ -299,7 +299,10 @@ class ReviewQueue:
         return self._write(work)
 
     def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call ``wake`` after each change of a task; returns what ends it."""
+        """Call ``wake`` after each change of a task; returns what ends it.
+
+        It is called on the thread that writes: let it set an event, and nothing more.
+        """
         return self.store.watch(task_id, wake)
 
     # -- reading
@@ -327,7 +330,7 @@ class ReviewQueue:
     def estimated_wait(self, expertise: str | None = None, priority: str | Priority | None = None) -> Wait | None:
         """Return how long a new task would wait: the backlog ahead over the measured rate; None before it is known."""
         least = None if priority is None else submit.rank(priority)
-        return self._look(lambda tx: tx.backlog.wait(expertise, least))
+        return self.store.backlog.wait(expertise, least)
 
     def history(self, inputs: bool = False) -> pd.DataFrame:
         """Return every decision with its answer, one line a task; ``inputs`` adds the scalar input fields."""

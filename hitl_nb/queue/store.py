@@ -63,7 +63,7 @@ class Engine(Protocol):
         """Run a named statement and return its rows."""
 
     def put(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Append rows."""
+        """Append rows; they may wait until something else is asked."""
 
     def put_arrow(self, table: str, data: pa.Table) -> None:
         """Append an Arrow table whose columns have the table's names."""
@@ -89,8 +89,11 @@ class Transaction:
         seq: int,
         backlog: Backlog,
         behind: Behind | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
+        #: stops the work if nobody waits for it any more; long work calls it from time to time
+        self.check = check
         #: rows that the task table does not show yet; None: it is settled and may be searched
         self.behind = behind
         #: time of everything that happens in it, naive UTC, never before the last event
@@ -201,6 +204,7 @@ class Transaction:
 
     def flush(self) -> None:
         """Hand payloads and events to the engine; the store calls it once, before the commit."""
+        self.check()
         if self._payloads:
             self.engine.put("payload", ("task_id", "version", "kind", "body"), self._payloads)
         if self._events:
@@ -218,8 +222,10 @@ class Store(Protocol):
 
     #: what errors and people call it
     name: str
-    #: what waits and how fast it is answered
-    backlog: Backlog
+
+    @property
+    def backlog(self) -> Backlog:
+        """What waits and how fast it is answered."""
 
     @property
     def now(self) -> datetime:
