@@ -95,6 +95,7 @@ MOVES: dict[Status, dict[Move, tuple[Status, ...]]] = {
         _M.RELEASE: (_S.PENDING, _S.DISPUTED),
         _M.LAPSE: (_S.PENDING, _S.DISPUTED),
         _M.NOTE_DEADLINE: (_S.CLAIMED,),
+        _M.UNDO: (_S.CLAIMED,),
         **_OPEN_MOVES,
     },
     _S.DISPUTED: {

@@ -282,6 +282,36 @@ def test_who_released_a_task_gets_it_last_and_others_get_it_first(queue, ask):
     assert ids(queue.claim("ann")) == [first.task_id]
 
 
+def test_a_task_that_is_put_back_unseen_is_no_skip_and_no_return(queue, ask):
+    first, _ = ask(escalation=["law"]), ask()
+    for _ in range(5):
+        assert queue.claim("ann")[0].task_id == first.task_id
+        queue.release(first.task_id, "ann")
+    assert queue.get(first.task_id).level == 0
+
+
+def test_an_answer_can_be_taken_back_while_another_reviewer_judges_the_task(queue, ask):
+    task = ask(reviews_required=2)
+    queue.resolve(task.task_id, "ann", "approve")
+    [held] = queue.claim("bob")
+    queue.undo(task.task_id, "ann")
+    assert queue.get(task.task_id).status == "claimed"
+    queue.resolve(task.task_id, "bob", "reject", attempt=held.attempt)
+    assert queue.get(task.task_id).status == "pending_review"
+    queue.resolve(task.task_id, "ann", "reject")
+    assert [review.reviewer for review in queue.get(task.task_id).reviews] == ["bob", "ann"]
+    assert queue.history()["outcome"].tolist() == ["reject"]
+    assert queue.verify() == []
+
+
+def test_who_answers_what_was_replaced_meanwhile_is_told_so(queue, ask):
+    task = ask()
+    [held] = queue.claim("ann")
+    queue.replace(task.task_id, {"text": "new"}, {"label": "b"})
+    with pytest.raises(ItemChanged):
+        queue.resolve(task.task_id, "ann", "approve", attempt=held.attempt, shown=held.shown)
+
+
 def test_only_the_holder_can_release(queue, ask):
     task = ask()
     with pytest.raises(LeaseLost):
@@ -301,7 +331,7 @@ def test_the_third_lease_without_an_answer_asks_the_next_level(queue, ask, clock
             clock.forward(minutes=11)
             queue.tick()
         else:
-            queue.release(task.task_id, f"r{round_}")
+            queue.release(task.task_id, f"r{round_}", "not sure")
     after = queue.get(task.task_id)
     assert (after.level, after.expertise, after.status) == (1, "law", "pending_review")
 

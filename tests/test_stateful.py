@@ -64,8 +64,8 @@ class Task:
     def free(self, status):
         self.status, self.came_from, self.holder, self.lease_until = status, None, None, None
 
-    def give_back(self, now):
-        self.returns += 1
+    def give_back(self, now, counts=True):
+        self.returns += counts
         if self.returns == 3:
             self.returns = 0
             self.next_level()
@@ -160,9 +160,12 @@ class Task:
             raise Refused("UndoRefused")
         if self.delivered and (mine[-1][0] <= self.delivered or self.delivered == self.final):
             raise Refused("UndoRefused")
-        if self.status not in ("pending_review", "disputed", "reviewed"):
+        judged_by_another = self.status == "claimed" and self.came_from == "pending_review"
+        if not judged_by_another and self.status not in ("pending_review", "disputed", "reviewed"):
             raise Refused("IllegalMove")
         self.standing.remove(mine[-1])
+        if judged_by_another:
+            return
         self.final = None
         self.free("disputed" if adjudicated else "pending_review")
 
@@ -181,10 +184,11 @@ class Task:
         self.delivered = self.final
         return self.final
 
-    def release(self, who, now):
+    def release(self, who, now, skip):
         self.check_held(who, now)
-        self.skipped.add(who.id)
-        self.give_back(now)
+        if skip:
+            self.skipped.add(who.id)
+        self.give_back(now, counts=skip)
 
     def open_or_refuse(self):
         if self.status not in ("pending_review", "claimed", "disputed"):
@@ -295,13 +299,13 @@ class QueueMachine(RuleBasedStateMachine):
         if again and review is not None:
             assert self.queue.resolve(task_id, who, *said, **more) == review
 
-    @rule(task_id=tasks, who=people)
-    def release(self, task_id, who):
-        self.give_back(task_id, who)
+    @rule(task_id=tasks, who=people, skip=st.booleans())
+    def release(self, task_id, who, skip):
+        self.give_back(task_id, who, skip)
 
-    def give_back(self, task_id, who):
-        now = self.clock.time
-        self.both(task_id, lambda: self.queue.release(task_id, who, "later"), lambda task: task.release(who, now))
+    def give_back(self, task_id, who, skip=True):
+        now, reason = self.clock.time, "later" if skip else None
+        self.both(task_id, lambda: self.queue.release(task_id, who, reason), lambda task: task.release(who, now, skip))
 
     @rule(who=people)
     def take_and_drop(self, who):

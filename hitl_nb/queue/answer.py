@@ -103,12 +103,13 @@ def renew(tx: Transaction, task_ids: Iterable[str], reviewer: Reviewer, lease: t
 
 
 def release(tx: Transaction, task_id: str, reviewer: Reviewer, reason: str | None) -> TaskRow:
-    """Give a task back; with a reason it is a skip, and others come first."""
+    """Give a task back; with a reason it is a skip: it counts as a return, and others get it first."""
     row = _held(tx, tx.task(task_id), reviewer, None)
-    skipped = sorted({*json.loads(row.skipped), reviewer.id})
-    said = {} if reason is None else _say(tx, row, reason)
-    passed = json.dumps(skipped, ensure_ascii=False)
-    return deadline.give_back(tx, row, Move.RELEASE, actor=reviewer.id, about=said, skipped=passed)
+    if reason is None:
+        return deadline.give_back(tx, row, Move.RELEASE, row.returns, actor=reviewer.id)
+    skipped = json.dumps(sorted({*json.loads(row.skipped), reviewer.id}), ensure_ascii=False)
+    said = _say(tx, row, reason)
+    return deadline.give_back(tx, row, Move.RELEASE, row.returns + 1, actor=reviewer.id, about=said, skipped=skipped)
 
 
 def _say(tx: Transaction, row: TaskRow, text: Any) -> dict[str, int]:
@@ -139,9 +140,10 @@ def resolve(tx: Transaction, task_id: str, reviewer: Reviewer, answer: Answer, *
         return repeated
     row = tx.task(task_id)
     found = tx.payload(row)
-    row = _mine(tx, row, reviewer, more["attempt"])
+    _refuse_answered(row)
     if more["shown"] is not None and more["shown"] != found["shown"]:
         raise ItemChanged(task_id=task_id)
+    row = _mine(tx, row, reviewer, more["attempt"])
     number = row.answers + 1
     for kind, text in (("correction", answer.correction), ("comment", answer.comment)):
         if text is not None:
@@ -169,13 +171,12 @@ def resolve(tx: Transaction, task_id: str, reviewer: Reviewer, answer: Answer, *
 
 def _mine(tx: Transaction, row: TaskRow, reviewer: Reviewer, attempt: int | None) -> TaskRow:
     """Return the row under the reviewer's lease, taking it now if nobody holds it."""
-    _refuse_answered(row)
     if reviewer.id in row.reviewers and not _may_settle(row, reviewer):
         when = [event.at_time for event in _reviews(tx, row) if event.actor == reviewer.id][-1]
         raise AlreadyReviewed(task_id=row.task_id, by=reviewer.id, when=aware(when))
     lapsed = row.status == Status.CLAIMED and row.lease_until is not None and row.lease_until <= tx.now
     if lapsed and attempt is None:
-        row = deadline.give_back(tx, row, Move.LAPSE)
+        row = deadline.give_back(tx, row, Move.LAPSE, row.returns + 1)
     if row.status not in (Status.PENDING, Status.DISPUTED) or attempt is not None:
         if row.status in (Status.CLAIMED, Status.PENDING, Status.DISPUTED):
             return _held(tx, row, reviewer, attempt)
@@ -295,11 +296,12 @@ def undo(tx: Transaction, task_id: str, reviewer: Reviewer) -> TaskRow:
         remedy = f"it was delivered at {row.delivered_at}Z; use object() to ask for a second look"
         raise UndoRefused(task_id=task_id, remedy=remedy, when=aware(row.delivered_at), told=row.outcome)
     standing.remove(mine[-1])
+    taken = {"about": {"number": mine[-1][0]}, "standing": json.dumps(standing, ensure_ascii=False)}
+    if row.status == Status.CLAIMED and row.came_from == Status.PENDING:  # somebody else judges it meanwhile
+        return tx.move(row, Move.UNDO, Status.CLAIMED, actor=reviewer.id, **taken)
     back = Status.DISPUTED if adjudicated else Status.PENDING
-    return tx.move(
-        row, Move.UNDO, back, actor=reviewer.id, about={"number": mine[-1][0]}, came_from=None,
-        standing=json.dumps(standing, ensure_ascii=False), final=None, outcome=None, reviewer=None, reviewed_at=None,
-    )  # fmt: skip
+    freed = dict.fromkeys(("came_from", "final", "outcome", "reviewer", "reviewed_at"))
+    return tx.move(row, Move.UNDO, back, actor=reviewer.id, **taken, **freed)
 
 
 def object_(tx: Transaction, task_id: str, reviewer: Reviewer, comment: str) -> TaskRow:

@@ -17,7 +17,7 @@ def tick(tx: Transaction) -> int:
     """End leases whose time is over and apply deadlines; returns how many tasks it touched."""
     out = [row for row in tx.tasks("leases_out", now=tx.now, n=PAGE) if row.status == Status.CLAIMED]
     for row in out:
-        give_back(tx, row, Move.LAPSE)
+        give_back(tx, row, Move.LAPSE, row.returns + 1)
     ended = {row.task_id for row in out}
     due = [row for row in tx.tasks("deadlines_due", now=tx.now, n=PAGE) if row.task_id not in ended]
     for row in due:
@@ -25,9 +25,9 @@ def tick(tx: Transaction) -> int:
     return len(out) + len(due)
 
 
-def give_back(tx: Transaction, row: TaskRow, move: Move, **more: Any) -> TaskRow:
+def give_back(tx: Transaction, row: TaskRow, move: Move, returns: int, **more: Any) -> TaskRow:
     """End a claim without an answer: the task goes back to where it was claimed from."""
-    returns, level = row.returns + 1, row.level
+    level = row.level
     if returns >= MAX_RETURNS:
         returns, level = 0, row.level + 1
     back = Status(row.came_from or Status.PENDING)

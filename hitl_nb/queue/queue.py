@@ -199,7 +199,7 @@ class ReviewQueue:
         return self._write(lambda tx: answer.resolve(tx, task_id, who, said, **more))
 
     def release(self, task_id: str, reviewer: str | Reviewer, reason: str | None = None) -> None:
-        """Give a claimed task back; others get it first."""
+        """Give a claimed task back; with a reason it was skipped, and others get it first."""
         who = Reviewer.of(reviewer)
         self._write(lambda tx: answer.release(tx, task_id, who, reason))
 

@@ -42,7 +42,7 @@ class TaskRow:
     claimed_at: datetime | None = None
     #: state from which it was claimed
     came_from: str | None = None
-    #: leases that ran out or were given back since the last escalation
+    #: leases that ran out or were skipped since the last escalation
     returns: int = 0
     #: escalation level
     level: int = 0
