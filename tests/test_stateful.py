@@ -15,6 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 from strategies import options
 
 from hitl_nb import HitlError, Reviewer, open_queue
+from hitl_nb.queue import head
 from hitl_nb.queue.row import COLUMNS
 
 LEASE = timedelta(minutes=10)
@@ -213,9 +214,12 @@ class QueueMachine(RuleBasedStateMachine):
     """Random calls to a queue and to the model."""
 
     tasks = Bundle("tasks")
+    #: rows at the head of the line: few, so that claims reach beyond it
+    shelf = 2
 
     def __init__(self):
         super().__init__()
+        self.usual, head.SHELF = head.SHELF, self.shelf
         self.clock, self.folder = Clock(), tempfile.TemporaryDirectory()
         self.url = self.where()
         self.queue = open_queue(self.url, clock=self.clock)
@@ -383,6 +387,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert due is None or kept.next_due <= due
 
     def teardown(self):
+        head.SHELF = self.usual
         with self.folder:
             before = self.table()
             assert self.queue.verify() == []
@@ -398,6 +403,8 @@ class QueueMachine(RuleBasedStateMachine):
 
 class FileMachine(QueueMachine):
     """The same in a file, which is closed and opened again now and then."""
+
+    shelf = 1000
 
     def where(self):
         return Path(self.folder.name) / "q.duckdb"

@@ -21,7 +21,7 @@ from hitl_nb.errors import (
     plain,
 )
 from hitl_nb.payload import canonical, name, parse
-from hitl_nb.queue import deadline
+from hitl_nb.queue import deadline, head
 from hitl_nb.queue.read import review_of
 from hitl_nb.queue.row import EventRow, TaskRow, aware
 from hitl_nb.queue.store import Transaction
@@ -66,8 +66,8 @@ class Answer:
         return f"{self.outcome} {self.correction or ''}"
 
 
-def claim(tx: Transaction, reviewer: Reviewer, n: int, expertise: str | None, lease: timedelta) -> list[TaskRow]:
-    """Take the best ``n`` tasks for a while."""
+def claim(tx: Transaction, reviewer: Reviewer, n: int, expertise: str | None, lease: timedelta) -> list[TaskRow] | None:
+    """Take the best ``n`` tasks for a while; None if it takes a search and the task table is not settled."""
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_CLAIM:
         raise BadInput(name="n", value=n, remedy=f"claim 1 to {MAX_CLAIM} tasks at once")
     until = after(tx.now, lease, "lease")
@@ -75,10 +75,23 @@ def claim(tx: Transaction, reviewer: Reviewer, n: int, expertise: str | None, le
     if expertise is not None and reviewer.expertise and expertise not in reviewer.expertise:
         remedy = f"their expertise is {', '.join(reviewer.expertise)}"
         raise NotQualified(task_id=plain(f"of expertise {expertise!r}"), reviewer=reviewer.id, remedy=remedy)
+    found = tx.backlog.head.best(reviewer, allowed, n)
+    if found is None and tx.behind is not None:
+        return None
+    rows = _searched(tx, reviewer, allowed, n) if found is None else found
+    return [_take(tx, row, reviewer, until) for row in rows]
+
+
+def _searched(tx: Transaction, reviewer: Reviewer, expertise: list[str], n: int) -> list[TaskRow]:
+    """Fill the head of the line; a reviewer to whom none of its tasks can go gets one from behind it."""
+    for one in (None, *expertise):
+        tx.backlog.head.fill(one, tx.tasks("next_tasks", expertise=one, n=head.SHELF))
+    found = tx.backlog.head.best(reviewer, expertise, n)
+    if found is not None:
+        return found
     me = json.dumps(reviewer.id, ensure_ascii=False)
-    words = {"expertises": allowed, "answered": f", {me}]", "passed": me}
-    found = tx.tasks("candidates", **words, adjudicates=reviewer.adjudicates, n=n)
-    return [_take(tx, row, reviewer, until) for row in found]
+    words = {"expertises": expertise, "answered": f", {me}]", "passed": me}
+    return tx.tasks("candidates", **words, adjudicates=reviewer.adjudicates, n=n)
 
 
 def _take(tx: Transaction, row: TaskRow, reviewer: Reviewer, until: datetime) -> TaskRow:
@@ -296,7 +309,7 @@ def undo(tx: Transaction, task_id: str, reviewer: Reviewer) -> TaskRow:
         remedy = f"it was delivered at {row.delivered_at}Z; use object() to ask for a second look"
         raise UndoRefused(task_id=task_id, remedy=remedy, when=aware(row.delivered_at), told=row.outcome)
     standing.remove(mine[-1])
-    taken = {"about": {"number": mine[-1][0]}, "standing": json.dumps(standing, ensure_ascii=False)}
+    taken: dict[str, Any] = {"about": {"number": mine[-1][0]}, "standing": json.dumps(standing, ensure_ascii=False)}
     if row.status == Status.CLAIMED and row.came_from == Status.PENDING:  # somebody else judges it meanwhile
         return tx.move(row, Move.UNDO, Status.CLAIMED, actor=reviewer.id, **taken)
     back = Status.DISPUTED if adjudicated else Status.PENDING

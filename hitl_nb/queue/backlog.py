@@ -1,4 +1,4 @@
-"""What waits and how fast it is answered, kept in memory by the owner of a file."""
+"""What waits, what is next, and how fast it is answered, kept in memory by the owner of a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from hitl_nb.evidence import wait_interval
+from hitl_nb.queue.head import Head
 from hitl_nb.queue.row import TaskRow
 from hitl_nb.task import OPEN
 
@@ -42,10 +43,13 @@ class Backlog:
             self.waiting[expertise, priority] = count
         #: no lease or deadline acts before this time, naive UTC; None: none is set
         self.next_due: datetime | None = next_due
+        #: what can be claimed next
+        self.head = Head()
         self.recent: deque[tuple[str | None, datetime]] = deque(reversed(list(recent)), maxlen=RECENT)
 
     def moved(self, before: TaskRow | None, after: TaskRow, now: datetime) -> None:
         """Take note of a committed change."""
+        self.head.moved(before, after)
         for row, sign in ((before, -1), (after, 1)):
             if row is not None and row.status in OPEN:
                 self.waiting[row.expertise, row.priority] += sign
@@ -54,6 +58,12 @@ class Backlog:
             self.expect(after.lease_until)
         if after.answers > (before.answers if before else 0):
             self.recent.append((after.expertise, now))
+
+    def arrived(self, expertise: str | None, priority: int, due: datetime | None, count: int) -> None:
+        """Take note of many new tasks at once."""
+        self.head.clear(expertise)
+        self.waiting[expertise, priority] += count
+        self.expect(due)
 
     def expect(self, when: datetime | None) -> None:
         """Look again at leases and deadlines at this time."""

@@ -220,8 +220,7 @@ class DuckDBStore:
             shown = self._behind[task_id][0] if task_id in self._behind else before
             self._behind[task_id] = (shown, after)
         for (expertise, priority, due), count in transaction.arrived.items():
-            self._backlog.waiting[expertise, priority] += count
-            self._backlog.expect(due)
+            self._backlog.arrived(expertise, priority, due, count)
 
     def _wake(self, transaction: Transaction) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,13 +11,14 @@ import pandas as pd  # noqa: F401  pyarrow asks for it at its first array, and a
 import pyarrow as pa
 
 from hitl_nb.queue.file import dialect
+from hitl_nb.queue.store import reads
 
 #: rows up to which parameters are faster than an Arrow batch
 FEW = 16
 
 
 class DuckDBEngine:
-    """One connection; rows that are put wait until something is read, so that many units of work share an insert."""
+    """One connection; rows that are put wait until their table is read, so that many units of work share an insert."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
@@ -25,23 +26,23 @@ class DuckDBEngine:
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """Run a named statement and return its rows."""
-        self.flush()
+        self.flush(reads(statement))
         return self.connection.execute(dialect(statement), _all_bound(values)).fetchall()
 
     def arrow(self, statement: str, **values: Any) -> pa.Table:
         """Run a named statement and return an Arrow table."""
-        self.flush()
+        self.flush(reads(statement))
         found = self.connection.sql(dialect(statement), params=_all_bound(values))
         return found.to_arrow_table()
 
     def put(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Append rows, at the latest before anything else is done."""
+        """Append rows, at the latest before their table is read or changed."""
         self._waiting.setdefault((table, tuple(columns)), []).extend(rows)
 
-    def flush(self) -> None:
-        """Write the rows that wait: a few as parameters, more as one Arrow batch."""
-        waiting, self._waiting = self._waiting, {}
-        for (table, columns), rows in waiting.items():
+    def flush(self, tables: Collection[str] = ("payload", "event", "task")) -> None:
+        """Write the rows that wait for some tables: a few as parameters, more as one Arrow batch."""
+        for table, columns in [place for place in self._waiting if place[0] in tables]:
+            rows = self._waiting.pop((table, columns))
             try:
                 self._insert(table, columns, rows)
             except pa.ArrowException as error:
@@ -57,7 +58,7 @@ class DuckDBEngine:
 
     def put_arrow(self, table: str, data: pa.Table) -> None:
         """Append an Arrow table."""
-        self.flush()
+        self.flush([table])
         self._insert_arrow(table, data)
 
     def _insert_arrow(self, table: str, data: pa.Table) -> None:
@@ -66,7 +67,7 @@ class DuckDBEngine:
 
     def update(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Set columns of the task table by id."""
-        self.flush()
+        self.flush(["task"])
         if len(rows) > FEW:
             sets = ", ".join(f"{c} = batch.{c}" for c in columns[1:])
             where = "WHERE task.task_id = CAST(batch.task_id AS UUID)"

@@ -76,7 +76,13 @@ SELECT task_id, key_hash FROM task WHERE key_hash = ANY(:hashes);
 -- all_keys: Tasks that have a key.
 SELECT task_id, key_hash FROM task WHERE key_hash IS NOT NULL;
 
--- candidates: What a reviewer could claim next, best first.
+-- next_tasks: What can be claimed next of one expertise, best first.
+SELECT * FROM task
+WHERE status IN ('pending_review', 'disputed') AND expertise IS NOT DISTINCT FROM :expertise
+ORDER BY priority DESC, deadline NULLS LAST, task_id
+LIMIT :n;
+
+-- candidates: What a reviewer could claim next, best first, from the whole table.
 SELECT * FROM task
 WHERE (status = 'pending_review' OR (status = 'disputed' AND :adjudicates))
   AND (expertise IS NULL OR expertise = ANY(:expertises))
@@ -106,6 +112,10 @@ FROM task WHERE status IN ('pending_review', 'claimed', 'disputed');
 -- backlog: How much waits, by expertise and priority.
 SELECT expertise, priority, count(*) FROM task
 WHERE status IN ('pending_review', 'claimed', 'disputed') GROUP BY ALL;
+
+-- open_times: Since when the oldest open task waits, and the next deadline.
+SELECT min(created_at), min(deadline) FILTER (WHERE NOT overdue)
+FROM task WHERE status IN ('pending_review', 'claimed', 'disputed');
 
 -- recent_reviews: When the last answers were given.
 SELECT task.expertise, event.at_time FROM event JOIN task USING (task_id)

@@ -9,9 +9,10 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hitl_nb.display import Shows, Table
 from hitl_nb.errors import BadInput, QueueError
 from hitl_nb.payload import digest, name, parse
-from hitl_nb.queue import answer, change, deadline, history, read, submit, upkeep
+from hitl_nb.queue import answer, change, deadline, history, read, submit, summary, upkeep
 from hitl_nb.queue.backlog import Wait
 from hitl_nb.queue.ids import Array, Ids, one_text
 from hitl_nb.queue.row import TaskRow
@@ -32,7 +33,7 @@ TICK = timedelta(seconds=1)
 MAX_PAGE = 100_000
 
 
-class ReviewQueue:
+class ReviewQueue(Shows):
     """Keeps tasks until a person has answered them; loses, doubles and overwrites nothing.
 
     Open one with ``hitl_nb.open_queue``. Every call is safe from any thread.
@@ -55,6 +56,9 @@ class ReviewQueue:
 
     def __repr__(self) -> str:
         return f"ReviewQueue({self.store.name!r})"
+
+    def _table(self) -> Table:
+        return summary.of_queue(self)
 
     def __enter__(self) -> ReviewQueue:
         return self
@@ -165,7 +169,15 @@ class ReviewQueue:
         """Take the best ``n`` tasks that the reviewer may judge, for the time of ``lease``; fewer if fewer wait."""
         who = Reviewer.of(reviewer)
         self._tick_if_due()
-        return self._write(lambda tx: read.as_tasks(tx, answer.claim(tx, who, n, expertise, lease)), search=True)
+
+        def work(tx: Transaction) -> list[ReviewTask] | None:
+            rows = answer.claim(tx, who, n, expertise, lease)
+            return None if rows is None else read.as_tasks(tx, rows)
+
+        found: list[ReviewTask] | None = self._write(work)
+        if found is None:
+            found = self._write(work, search=True)
+        return found or []
 
     def resolve(
         self, task_id: str, reviewer: str | Reviewer, outcome: str | ReviewOutcome,

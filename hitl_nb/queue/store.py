@@ -38,10 +38,15 @@ def statements() -> dict[str, str]:
 
 
 @cache
+def reads(statement: str) -> frozenset[str]:
+    """Return the tables that a named statement looks into."""
+    return frozenset(re.findall(r"\b(?:FROM|JOIN) (payload|event|task)\b", statements()[statement]))
+
+
+@cache
 def searching() -> frozenset[str]:
     """Return the statements that search the task table, beyond looking up one id."""
-    found = {name for name, sql in statements().items() if re.search(r"\b(FROM|JOIN) task\b", sql)}
-    return frozenset(found - {"get_task"})
+    return frozenset({name for name in statements() if "task" in reads(name)} - {"get_task"})
 
 
 def settle(engine: Engine, rows: Iterable[tuple[TaskRow | None, TaskRow]]) -> None:
