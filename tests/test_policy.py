@@ -44,8 +44,31 @@ def decide_frame(policy, predictions, inputs=None):
     return list(policy.decide(Batch.from_frames(inputs, predictions), task_ids=ids(len(predictions)), now=NOW))
 
 
+def both(policy, predictions, inputs=None):
+    """Decide one by one and as a frame of objects, check that they agree, and return the decisions."""
+    n = len(predictions)
+    inputs = [{}] * n if inputs is None else inputs
+    rows = zip(ids(n), inputs, predictions, strict=True)
+    alone = [policy.decide(Batch.from_rows([a], [b]), task_ids=[i], now=NOW)[0] for i, a, b in rows]
+    frames = [
+        pd.DataFrame({k: pd.Series([row[k] for row in side], dtype=object) for k in side[0]}, index=range(n))
+        for side in (inputs, predictions)
+    ]
+    assert list(map(repr, decide_frame(policy, frames[1], frames[0]))) == list(map(repr, alone))
+    return alone
+
+
+def inputs_of(values):
+    """Return sure predictions, and inputs of one field."""
+    return [{"confidence": 1}] * len(values), [{"x": value} for value in values]
+
+
 def told(decision):
     return [reason.text for reason in decision.reasons]
+
+
+def asks(decision):
+    return decision.status is Status.PENDING
 
 
 # -- confidence --------------------------------------------------------------------------------------------------------
@@ -77,7 +100,13 @@ UNKNOWN = [
     np.str_("0.9"),
     np.int64(2),
     np.array([0.9, 0.8]),
+    np.array(0.9),
     np.datetime64("2026-01-01"),
+    np.timedelta64(1),
+    np.timedelta64("NaT"),
+    np.longdouble("1e4000"),
+    pd.NA,
+    pd.NaT,
 ]
 
 
@@ -165,34 +194,105 @@ def test_the_threshold_itself_is_approved():
 
 
 def test_a_label_has_its_own_threshold():
-    policy = Policy(0.8, label_thresholds={"fraud": 0.95, 7: 0.5, True: 0.99}, **QUIET)
+    policy = Policy(0.8, label_thresholds={"fraud": 0.95, 7: 0.5, True: 0.99, 2.5: 1}, **QUIET)
     cases = [  # label, confidence, approved
         ("fraud", 0.94, False),
         ("fraud", 0.95, True),
+        (np.str_("fraud"), 0.94, False),
         ("ok", 0.8, True),
         ("ok", 0.79, False),
         (7, 0.5, True),
         (7, 0.49, False),
+        (7.0, 0.5, True),
         ("7", 0.5, False),
-        (7.0, 0.5, False),
-        (None, 0.8, True),
         (np.int64(7), 0.5, True),
+        (np.uint8(7), 0.5, True),
+        (np.float32(7), 0.5, True),
+        (2.5, 0.99, False),
+        (np.float16(2.5), 0.99, False),
         (True, 0.98, False),
+        (np.bool_(True), 0.98, False),
         (1, 0.98, True),
-        (["fraud"], 0.8, True),
+        (1.0, 0.98, True),
     ]
-    decisions = decide(policy, [{"label": label, "confidence": c} for label, c, _ in cases])
-    assert [d.status is Status.AUTO_APPROVED for d in decisions] == [approved for *_, approved in cases]
+    decisions = both(policy, [{"label": label, "confidence": c} for label, c, _ in cases])
+    assert [not asks(d) for d in decisions] == [approved for *_, approved in cases]
     assert decisions[0].reasons[0].bound == 0.95
-    assert decisions[3].reasons[0].bound == 0.8
+    assert decisions[4].reasons[0].bound == 0.8
     assert not decisions[0].hard
 
 
-@pytest.mark.parametrize("dtype", ["int64", "int8", "uint16", "Int64", "object", "category"])
-def test_labels_of_any_integer_column_have_their_threshold(dtype):
+def test_a_number_and_a_boolean_are_two_labels():
+    for wanted, other in ((1, True), (0, False), (True, 1), (False, 0.0)):
+        [own, general] = both(
+            Policy(0.5, label_thresholds={wanted: 0.99}, **QUIET),
+            [{"label": label, "confidence": 0.9} for label in (wanted, other)],
+        )
+        assert asks(own)
+        assert not asks(general)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int8", "uint16", "Int64", "object", "category", "float32", "Float64"])
+def test_labels_of_any_numeric_column_have_their_threshold(dtype):
     predictions = pd.DataFrame({"label": pd.Series([7, 8], dtype=dtype), "confidence": [0.6, 0.6]})
     decisions = decide_frame(Policy(0.8, label_thresholds={7: 0.5}, **QUIET), predictions)
     assert [d.status is Status.AUTO_APPROVED for d in decisions] == [True, False]
+
+
+@pytest.mark.parametrize("dtype", [None, "Int64", "object"])
+def test_a_gap_in_a_column_of_labels_never_lowers_a_threshold(dtype):
+    predictions = pd.DataFrame({"label": pd.Series([1, None, 2], dtype=dtype), "confidence": [0.9, 0.999, 0.9]})
+    decisions = decide_frame(Policy(0.5, label_thresholds={1: 0.99}, **QUIET), predictions)
+    assert [asks(d) for d in decisions] == [True, True, False]
+    assert told(decisions[0]) == ["Low confidence: 0.9"]
+    assert told(decisions[1])[0].startswith("Unknown label")
+
+
+UNREADABLE = [None, pd.NA, pd.NaT, float("nan"), np.float32("nan"), float("inf"), ["fraud"], {"a": 1}, b"fraud", 1j]
+
+
+@pytest.mark.parametrize("label", [*UNREADABLE, np.longdouble("1e4000"), np.datetime64("2026-01-01")], ids=repr)
+def test_without_a_readable_label_no_threshold_holds(label):
+    policy = Policy(0.5, label_thresholds={"fraud": 0.99}, **QUIET)
+    [decision] = both(policy, [{"label": label, "confidence": 1.0}])
+    assert asks(decision)
+    assert [(r.rule, r.field) for r in decision.reasons] == [("unknown", "prediction.label")]
+    assert told(decision)[0].startswith("Unknown label")
+    assert decision.hard
+    assert decision.priority is Priority.HIGH
+    assert not asks(both(Policy(0.5, **QUIET), [{"label": label, "confidence": 1.0}])[0])
+
+
+def test_an_absent_label_is_as_unknown_as_an_empty_one():
+    policy = Policy(0.5, label_thresholds={"fraud": 0.99}, **QUIET)
+    decisions = [*decide(policy, [{"confidence": 1.0}]), *decide_frame(policy, pd.DataFrame({"confidence": [1.0]}))]
+    assert [told(decision) for decision in decisions] == [["Unknown label"]] * 2
+
+
+@given(
+    st.dictionaries(st.sampled_from([0, 1, 2, "a", ""]), st.sampled_from([0, 0.5, 1]), max_size=4),
+    st.lists(
+        st.tuples(scalars | st.sampled_from([0, 1, 0.0, 1.0, 2.0, "a", ""]), st.sampled_from([0.25, 0.5, 0.75])),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([0, 0.5, 1]),
+)
+@settings(max_examples=150, deadline=None)
+def test_what_is_approved_has_reached_the_threshold_of_its_label(bounds, said, general):
+    policy = Policy(general, label_thresholds=bounds, **QUIET)
+    decisions = both(policy, [{"label": label, "confidence": c} for label, c in said])
+    for (label, confidence), decision in zip(said, decisions, strict=True):
+        if not asks(decision):
+            own = [b for key, b in bounds.items() if not isinstance(label, bool) and key == label]
+            assert confidence >= (own[0] if own else general)
+
+
+def test_a_hundred_labels_have_a_hundred_thresholds():
+    labels = [f"label {i}" for i in range(100)]
+    policy = Policy(0.5, label_thresholds={label: 0.5 + i / 1000 for i, label in enumerate(labels)}, **QUIET)
+    decisions = both(policy, [{"label": label, "confidence": 0.4} for label in labels])
+    assert [d.reasons[0].bound for d in decisions] == list(policy.label_thresholds.values())
 
 
 # -- flags and fields --------------------------------------------------------------------------------------------------
@@ -212,15 +312,24 @@ def test_labels_of_any_integer_column_have_their_threshold(dtype):
         (0, None),
         (0.0, None),
         (-0.0, None),
-        (None, None),
         (..., None),
+        (None, "unread"),
+        (pd.NA, "unread"),
         ("yes", "unread"),
+        ("true", "unread"),
         ("false", "unread"),
+        ("0", "unread"),
         ("", "unread"),
         (float("nan"), "unread"),
         (2, "unread"),
-        (pd.NA, None),
+        (-float("inf"), "unread"),
+        (np.float32("nan"), "unread"),
+        (np.timedelta64(1), "unread"),
+        (np.timedelta64(0), "unread"),
+        (np.str_("False"), "unread"),
+        (np.array(True), "unread"),
         ([], "unread"),
+        ({}, "unread"),
         (10**400, "unread"),
         (np.array([False, False]), "unread"),
         (Decimal(0), "unread"),
@@ -229,7 +338,7 @@ def test_labels_of_any_integer_column_have_their_threshold(dtype):
 )
 def test_a_flag_is_true_or_false_or_asks(flag, value, says):
     prediction = {"confidence": 0.99} | ({} if value is ... else {flag: value})
-    [decision] = decide(Policy(0.5, **QUIET), [prediction])
+    [decision] = both(Policy(0.5, **QUIET), [prediction])
     words = {one.flag: one.says for one in FLAGS}[flag]
     expected = {"fires": words, "unread": f"{flag} is neither true nor false: ", None: None}[says]
     assert (decision.status is Status.AUTO_APPROVED) == (says is None)
@@ -240,22 +349,36 @@ def test_a_flag_is_true_or_false_or_asks(flag, value, says):
 
 
 @pytest.mark.parametrize(
-    ("column", "asks"),
+    ("column", "asked"),
     [
         (pd.Series([True, False]), [1, 0]),
-        (pd.Series([True, False, None], dtype="boolean"), [1, 0, 0]),
+        (pd.Series([True, False, None], dtype="boolean"), [1, 0, 1]),
         (pd.Series([1, 0, 2]), [1, 0, 1]),
         (pd.Series([1.0, 0.0, float("nan")]), [1, 0, 1]),
         (pd.Series(["True", "False"]), [1, 1]),
-        (pd.Series([True, False, None, "yes"], dtype="object"), [1, 0, 0, 1]),
+        (pd.Series([1, 0, None], dtype="Int64"), [1, 0, 1]),
+        (pd.Series([True, False, None, "yes"], dtype="object"), [1, 0, 1, 1]),
     ],
-    ids=["bool", "boolean", "int", "float", "str", "object"],
+    ids=["bool", "boolean", "int", "float", "str", "Int64", "object"],
 )
-def test_a_flag_of_a_column_is_read_the_same_way(column, asks):
+def test_a_flag_of_a_column_is_read_the_same_way(column, asked):
     predictions = pd.DataFrame({"confidence": 0.99, "regulated": column})
-    assert [d.status is Status.PENDING for d in decide_frame(Policy(0.5, **QUIET), predictions)] == [
-        bool(a) for a in asks
-    ]
+    assert [asks(d) for d in decide_frame(Policy(0.5, **QUIET), predictions)] == list(map(bool, asked))
+
+
+def test_a_flag_that_is_absent_is_not_an_empty_one():
+    predictions = [{"regulated": False}, {}, {"regulated": None}]
+    decisions = decide(Policy(0.5, **QUIET), [{"confidence": 0.99} | one for one in predictions])
+    assert [asks(d) for d in decisions] == [False, False, True]
+    assert told(decisions[2]) == ["regulated is neither true nor false: None"]
+
+
+@given(st.lists(scalars | st.sampled_from([0, 1, 0.0, True, False]), min_size=1, max_size=6))
+@settings(max_examples=150, deadline=None)
+def test_only_a_flag_that_says_no_lets_pass(values):
+    decisions = both(Policy(0.5, **QUIET), [{"confidence": 0.99, "irreversible": value} for value in values])
+    said_no = [isinstance(value, (bool, int, float)) and value == 0 for value in values]
+    assert [not asks(d) for d in decisions] == said_no
 
 
 def test_the_words_of_the_contract():
@@ -266,7 +389,7 @@ def test_the_words_of_the_contract():
 
 
 @pytest.mark.parametrize(
-    ("value", "asks"),
+    ("value", "asked"),
     [
         (1000, False),
         (1000.5, True),
@@ -278,25 +401,65 @@ def test_the_words_of_the_contract():
         (None, True),
         (float("nan"), True),
         (float("inf"), True),
-        (-float("inf"), False),
+        (-float("inf"), True),
+        (np.float32("-inf"), True),
+        (np.longdouble("-1e4000"), True),
+        (pd.NA, True),
         ("5", True),
+        (np.str_("5"), True),
         (True, True),
+        (np.bool_(False), True),
         (Decimal(1), True),
         ([1], True),
+        (np.array(5), True),
+        (np.timedelta64(5), True),
+        (1j, True),
+        (10**400, True),
+        (-(10**400), True),
+        (-(10**299), False),
+        (np.int8(-5), False),
+        (np.float16(5), False),
     ],
     ids=repr,
 )
-def test_a_field_above_its_bound_or_unreadable_asks(value, asks):
+def test_a_field_above_its_bound_or_unreadable_asks(value, asked):
     rule = FieldAbove(field="amount", bound=1000, expertise="credit")
-    [decision] = decide(
+    [decision] = both(
         Policy(0.5, rules=[rule], **QUIET), [{"confidence": 1}], [{} if value is ... else {"amount": value}]
     )
-    assert (decision.status is Status.PENDING) == asks
-    if asks:
+    assert asks(decision) == asked
+    if asked:
         assert decision.reasons[0].field == "input.amount"
         assert decision.expertise == "credit"
         assert decision.reasons[0].bound == 1000
         assert decision.hard
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([1.0, float("nan"), -float("inf"), float("inf"), 2000]),
+        pd.Series([1.0, float("nan"), -float("inf"), float("inf"), 2000], dtype="float32"),
+        pd.Series([1.0, None, -float("inf"), float("inf"), 2000], dtype="Float64"),
+        pd.Series([1, None, "1", Decimal(1), 2000], dtype="object"),
+        pd.Series([1, None, None, None, 2000], dtype="Int64"),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_a_field_of_any_column_asks_unless_it_is_a_small_number(column):
+    policy = Policy(0.5, rules=[FieldAbove(field="x", bound=1000)], **QUIET)
+    decisions = decide_frame(policy, pd.DataFrame({"confidence": [1.0] * 5}), pd.DataFrame({"x": column}))
+    assert [asks(d) for d in decisions] == [False, True, True, True, True]
+    assert all(told(d)[0].startswith("x is missing or no finite number") for d in decisions[1:4])
+
+
+@given(st.lists(floats | scalars | st.integers(2**53 - 3, 2**53 + 3), min_size=1, max_size=6), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_what_a_bound_lets_pass_is_a_finite_number_up_to_it(values, large):
+    bound = 2**53 if large else 3
+    policy = Policy(0.5, rules=[FieldAbove(field="x", bound=bound)], **QUIET)
+    for value, decision in zip(values, both(policy, *inputs_of(values)), strict=True):
+        assert asks(decision) or (np.isfinite(float(value)) and value <= bound and not isinstance(value, bool))
 
 
 def test_a_field_above_shows_the_value_as_it_is_stored():
@@ -398,6 +561,43 @@ def test_a_detector_that_fails_has_judged_nothing(answer):
 
 
 @pytest.mark.parametrize(
+    ("scores", "asked"),
+    [
+        ([0.0, 0.5], [0, 0]),
+        ([-0.1, 0.5], [1, 0]),
+        ([float("nan"), 0.5], [1, 0]),
+        ([float("inf"), 0.5], [1, 0]),
+        ([-float("inf"), 0.5], [1, 0]),
+        (pd.array([None, 0.5], dtype="Float64"), [1, 0]),
+    ],
+    ids=repr,
+)
+def test_a_score_that_is_no_number_asks(scores, asked):
+    policy = Policy(0.5, rules=[Outlier(detector=Detector(scores), fields=("x",))], **QUIET)
+    assert [asks(d) for d in decide(policy, [{"confidence": 1}] * 2, [{"x": 1}] * 2)] == list(map(bool, asked))
+
+
+class Masking(Detector):
+    """A detector that masks its first score."""
+
+    def decision_function(self, matrix):
+        return np.ma.masked_array(self.answer, mask=[True, False])
+
+
+def test_a_masked_score_asks():
+    policy = Policy(0.5, rules=[Outlier(detector=Masking([0.5, 0.5]), fields=("x",))], **QUIET)
+    assert [asks(d) for d in decide(policy, *inputs_of([1, 1]))] == [True, False]
+
+
+@given(st.lists(floats | scalars | st.floats(-1, 1), min_size=1, max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_a_detector_lets_pass_nothing_but_numbers(forest, values):
+    policy = Policy(0.5, rules=[Outlier(detector=forest, fields=("x", "x"))], **QUIET)
+    for value, decision in zip(values, both(policy, *inputs_of(values)), strict=True):
+        assert asks(decision) or (isinstance(value, (int, float)) and np.isfinite(float(value)))
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"detector": object(), "fields": ("x",)},
@@ -421,37 +621,248 @@ def test_a_detector_of_another_width_is_refused(forest):
 # -- predicates --------------------------------------------------------------------------------------------------------
 
 
-def test_a_predicate_that_raises_sends_everything_to_a_person():
-    rule = Predicate(name="broken", function=lambda batch: batch["nowhere"] > 1)
-    decisions = decide(Policy(0.5, rules=[rule], **QUIET), [{"confidence": 1}] * 2)
-    assert [told(d) for d in decisions] == [["broken cannot judge this input"]] * 2
-    assert all(d.hard for d in decisions)
+def predicate(function, **options):
+    return Policy(0.5, rules=[Predicate(name="odd", function=function, **options)], **QUIET)
 
 
-@pytest.mark.parametrize("answer", [True, [True], [[True, False]], [True, False, True], [], "yes"], ids=repr)
-def test_a_predicate_of_another_shape_is_refused(answer):
-    policy = Policy(0.5, rules=[Predicate(name="odd", function=lambda batch: answer)], **QUIET)
-    with pytest.raises(BadInput, match=r"predicate odd.*shape \(2,\)"):
-        decide(policy, [{"confidence": 1}] * 2)
+def judge(function, values):
+    """Return the reasons why a predicate about x asks, for each value."""
+    return [told(decision) for decision in both(predicate(function), *inputs_of(values))]
+
+
+def nested(depth):
+    value = [1.0]
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+LOST = [None, pd.NA, pd.NaT, float("nan"), float("inf"), -float("inf"), np.float32("nan"), np.longdouble("1e4000")]
+LOST += [np.datetime64("NaT"), complex("nan"), Decimal("NaN"), np.array([1, np.nan]), [1.0, float("nan")]]
+LOST += [{"a": [float("inf")]}, nested(100)]
+
+
+@pytest.mark.parametrize("value", LOST, ids=repr)
+@pytest.mark.parametrize("function", [lambda b: b["x"] > 1000, lambda b: b["x"] < 0, lambda b: [False] * b.n])
+def test_a_predicate_cannot_judge_what_is_unknown(value, function):
+    def reading(batch):
+        assert "x" in batch
+        return function(batch)
+
+    assert judge(reading, [value]) == [["odd cannot judge this input: x is unknown"]]
+
+
+def test_a_predicate_names_the_unknown_field_and_judges_the_other_rows():
+    policy = predicate(lambda b: b["x"] + b["prediction.y"] > 1000, expertise="credit")
+    inputs = [{"x": 1}, {"x": None}, {"x": 1}, {"x": None}, {"x": 2000}]
+    predictions = [{"confidence": 1, "y": y} for y in (1, 1, float("nan"), None, 1)]
+    decisions = both(policy, predictions, inputs)
+    unknown = "odd cannot judge this input: {} is unknown".format
+    assert [told(d) for d in decisions] == [
+        [], [unknown("x")], [unknown("prediction.y")], [unknown("x")], ["odd"]
+    ]  # fmt: skip
+    assert [[r.field for r in d.reasons] for d in decisions[:4]] == [[], ["input.x"], ["prediction.y"], ["input.x"]]
+    assert all(d.hard and d.expertise == "credit" and d.priority is Priority.HIGH for d in decisions[1:])
 
 
 @pytest.mark.parametrize(
-    ("answer", "asks"),
+    "column",
+    [
+        pd.Series([1, None, 2000]),
+        pd.Series([1, None, 2000], dtype="Int64"),
+        pd.Series([1, None, 2000], dtype="object"),
+        pd.Series([1, -float("inf"), 2000], dtype="float32"),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_a_gap_in_any_column_asks_and_the_other_rows_are_judged(column):
+    policy = predicate(lambda b: b["x"] > 1000)
+    decisions = decide_frame(policy, pd.DataFrame({"confidence": [1.0] * 3}), pd.DataFrame({"x": column}))
+    assert [told(d) for d in decisions] == [[], ["odd cannot judge this input: x is unknown"], ["odd"]]
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda b: b["y"] > 1,
+        lambda b: b.get("y") is None,
+        lambda b: "y" not in b,
+        lambda b: b.numbers("y") > 1,
+        lambda b: b["input.y"] > 1,
+        lambda b: b.get("y", float("nan")) > 1,
+    ],
+)
+def test_an_absent_field_is_unknown_however_it_is_read(read):
+    def function(batch):
+        return np.full(batch.n, False) & read(batch)
+
+    inputs = [{"x": 1}, {"x": 2, "y": 0}]
+    confident = [{"confidence": 1}] * 2
+    whole = decide(predicate(function), confident, inputs)
+    framed = decide_frame(predicate(function), pd.DataFrame(confident), pd.DataFrame(inputs))
+    alone = [decide(predicate(function), confident[:1], [row])[0] for row in inputs]
+    for decisions in (whole, framed, alone):
+        assert [len(d.reasons) for d in decisions] == [1, 0]
+        assert told(decisions[0])[0].endswith("y is unknown")
+
+
+def test_a_default_stands_where_there_is_no_value():
+    values = [None, float("nan"), pd.NA, 5, 0.5, "text", float("inf")]
+    said = judge(lambda b: [v == "none" or v == 5 for v in b.get("x", "none")], values)
+    assert [len(one) for one in said] == [1, 1, 1, 1, 0, 0, 1]
+    assert said[0] == ["odd"]
+    assert said[-1] == ["odd cannot judge this input: x is unknown"]
+    assert judge(lambda b: b.get("x", 0) > 3, [None, float("nan"), 5, 1]) == [[], [], ["odd"], []]
+    assert decide(predicate(lambda b: b.get("x", 0) > 3), [{"confidence": 1}])[0].status is Status.AUTO_APPROVED
+
+
+MEASURES = [lambda x: x, lambda x: -x, lambda x: x / x, lambda x: 1 / x, np.log, np.sqrt, lambda x: x * 4]
+
+
+@given(st.lists(floats | scalars | st.integers(-9, 9), min_size=1, max_size=7), st.sampled_from(MEASURES))
+@settings(max_examples=300, deadline=None)
+def test_a_predicate_lets_pass_only_what_it_could_judge(values, measure):
+    with np.errstate(divide="ignore", over="ignore"):
+        decisions = both(predicate(lambda b: measure(b["x"]) > 3), *inputs_of(values))
+    for value, decision in zip(values, decisions, strict=True):
+        if not asks(decision):
+            assert isinstance(value, (int, float))
+            with np.errstate(all="ignore"):
+                assert measure(np.float64(value)) <= 3
+
+
+def test_numbers_and_single_rows_are_read_as_carefully():
+    failed = ["odd cannot judge this input"]
+    lost = ["odd cannot judge this input: x is unknown"]
+    values = [1, "5", 5, float("nan")]
+    assert judge(lambda b: b.numbers("x") > 3, values) == [[], lost, ["odd"], lost]
+    assert judge(lambda b: [row["x"][0] > 3 for row in b.rows()], values) == [[], failed, ["odd"], failed]
+
+
+def test_small_integers_of_a_frame_do_not_wrap():
+    frame = pd.DataFrame({"x": pd.Series([100, 1], dtype="int8"), "y": pd.Series([1, 2], dtype="uint8")})
+    frame["z"] = [2**62, 1]
+    confident = pd.DataFrame({"confidence": [1.0, 1.0]})
+    for function in (
+        lambda b: b["x"] * 2 > 150,
+        lambda b: b["y"] - 2 < 0,
+        lambda b: b["z"] * 4 > 10,
+        lambda b: b["x"] * 2**40 > 2**41,
+    ):
+        assert [asks(d) for d in decide_frame(predicate(function), confident, frame)] == [True, False]
+        assert [asks(d) for d in decide(predicate(function), [{"confidence": 1}] * 2, frame.to_dict("records"))] == [
+            True,
+            False,
+        ]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtypes"),
+    [
+        ([1, 2], [np.int64]),
+        ([np.int8(1), 2], [np.int64]),
+        ([1.5, np.float32(2)], [np.float64]),
+        ([True, np.bool_(False)], [np.bool_]),
+        (["a", "b"], [object]),
+        ([1, 2.5, True], [np.bool_, np.int64, np.float64]),
+        ([1, "b"], [np.int64, object]),
+        ([2**31, 1], [np.int64, object]),
+        ([2**64, 1], [np.int64, object]),
+    ],
+    ids=repr,
+)
+def test_a_function_gets_each_value_in_a_column_of_its_type(values, dtypes):
+    def seen(inputs):
+        columns = []
+
+        def function(batch):
+            columns.append(batch["x"])
+            return np.full(batch.n, False)
+
+        decide_frame(predicate(function), pd.DataFrame({"confidence": np.ones(len(inputs))}), inputs)
+        return columns
+
+    for column in (pd.Series(values), pd.Series(values, dtype=object)):
+        columns = seen(column.to_frame("x"))
+        assert [one.dtype for one in columns] == dtypes
+        assert sorted(str(value) for one in columns for value in one) == sorted(map(str, column))
+
+
+def test_a_predicate_that_raises_sends_everything_to_a_person():
+    decisions = decide(predicate(lambda batch: 1 / 0), [{"confidence": 1}] * 2)
+    assert [told(d) for d in decisions] == [["odd cannot judge this input"]] * 2
+    assert all(d.hard for d in decisions)
+
+
+def test_one_row_that_a_predicate_fails_on_does_not_speak_for_the_others():
+    risk = {"de": False, "fr": True}
+    values = ["de", "fr", "xx", "de", 5, "fr"]
+    failed = ["odd cannot judge this input"]
+    assert judge(lambda b: [risk[v] for v in b["x"]], values) == [[], ["odd"], failed, [], failed, ["odd"]]
+    assert judge(lambda b: b["x"] > 3, [1, "1", 5, [1], b"", 2]) == [[], failed, ["odd"], failed, failed, []]
+
+
+def test_what_comes_out_as_no_number_is_no_answer():
+    values = [{"debt": 0, "income": 0}, {"debt": 1, "income": 4}, {"debt": 4, "income": 1}]
+    for convert in (int, float, np.float64):
+        inputs = [{k: convert(v) for k, v in row.items()} for row in values]
+        decisions = both(predicate(lambda b: b["debt"] / b["income"] > 0.5), [{"confidence": 1}] * 3, inputs)
+        assert [told(d) for d in decisions] == [["odd cannot judge this input"], [], ["odd"]]
+
+
+def test_a_function_that_always_fails_is_called_a_bounded_number_of_times():
+    calls = []
+
+    def function(batch):
+        calls.append(batch.n)
+        raise RuntimeError("no")
+
+    n = 50_000
+    batch = Batch.from_frames(pd.DataFrame(index=range(n)), pd.DataFrame({"confidence": np.ones(n)}))
+    found = predicate(function).decide(batch, task_ids=id_pairs(ids(n), n), now=NOW)
+    assert not found.approved.any()
+    assert len(calls) <= 10_000
+
+
+@pytest.mark.parametrize("answer", [True, [True], [[True, False]], [True, False, True], [], None, {}], ids=repr)
+def test_a_predicate_of_another_shape_is_refused(answer):
+    with pytest.raises(BadInput, match=r"predicate odd.*shape \(2,\)"):
+        decide(predicate(lambda batch: answer), [{"confidence": 1}] * 2)
+
+
+@pytest.mark.parametrize("answer", ["no", "", b"", 0j, np.datetime64("2026-01-01")], ids=repr)
+def test_a_predicate_of_another_type_is_refused(answer):
+    with pytest.raises(BadInput, match=r"predicate odd.*return one boolean a row"):
+        decide(predicate(lambda batch: [answer] * batch.n), [{"confidence": 1}] * 2)
+    with pytest.raises(BadInput, match="predicate odd"):
+        decide_frame(predicate(lambda batch: [answer] * batch.n), pd.DataFrame({"confidence": [1]}))
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked"),
     [
         ([True, False], [1, 0]),
         (np.array([1, 0]), [1, 0]),
         ([None, False], [1, 0]),
         ([float("nan"), 0.0], [1, 0]),
+        ([0.5, 0.0], [1, 0]),
+        ([pd.NA, False], [1, 0]),
+        ([Decimal(0), False], [1, 0]),
         (pd.array([True, None], dtype="boolean"), [1, 1]),
         (pd.Series([False, False], index=[5, 6]), [0, 0]),
-        (["no", "yes"], [1, 1]),
+        (np.array(["no", False], dtype=object), [1, 0]),
     ],
     ids=repr,
 )
-def test_a_predicate_asks_unless_it_says_no(answer, asks):
-    policy = Policy(0.5, rules=[Predicate(name="odd", function=lambda batch: answer)], **QUIET)
-    decisions = decide(policy, [{"confidence": 1}] * 2)
-    assert [d.status is Status.PENDING for d in decisions] == [bool(a) for a in asks]
+def test_a_predicate_asks_unless_it_says_no(answer, asked):
+    decisions = decide(predicate(lambda batch: answer), [{"confidence": 1}] * 2)
+    assert [asks(d) for d in decisions] == list(map(bool, asked))
+
+
+@pytest.mark.parametrize("kind", [bool, float])
+def test_a_masked_answer_asks(kind):
+    policy = predicate(lambda batch: np.ma.masked_array(np.zeros(batch.n, kind), mask=np.arange(batch.n) == 1))
+    assert [asks(d) for d in decide(policy, [{"confidence": 1}] * 3)] == [False, True, False]
 
 
 def test_a_predicate_sees_both_sides_as_columns():
@@ -460,8 +871,7 @@ def test_a_predicate_sees_both_sides_as_columns():
     def function(batch):
         seen.update(batch)
         assert "amount" in batch
-        assert "nowhere" not in batch
-        assert batch.get("nowhere") is None
+        assert batch.get("nowhere", "nothing").tolist() == ["nothing"] * batch.n
         return batch["prediction.label"] == batch["who"]
 
     rule = Predicate(name="self", function=function, says="{value} judges itself", field="who")
@@ -472,6 +882,19 @@ def test_a_predicate_sees_both_sides_as_columns():
     assert [told(d) for d in decisions] == [["ann judges itself"], []]
     assert decisions[0].reasons[0].field == "input.who"
     assert set(seen) == {"input.who", "input.amount", "prediction.label", "prediction.confidence"}
+
+
+def test_what_a_function_does_to_a_column_stays_its_own():
+    def halve(batch):
+        batch["x"][:] = batch["x"] // 2
+        return np.full(batch.n, False)
+
+    rules = [Predicate(name="halves", function=halve), FieldAbove(field="x", bound=10)]
+    for decisions in (
+        decide(Policy(0.5, rules=rules, **QUIET), *inputs_of([12])),
+        decide_frame(Policy(0.5, rules=rules, **QUIET), pd.DataFrame({"confidence": [1]}), pd.DataFrame({"x": [12]})),
+    ):
+        assert told(decisions[0]) == ["x 12 > 10"]
 
 
 # -- what a decision says ----------------------------------------------------------------------------------------------
@@ -541,20 +964,15 @@ def test_one_row_is_decided_as_in_the_batch(rows, audit):
     rules = [
         FieldAbove(field="amount", bound=3),
         Predicate(name="odd", function=lambda b: [v == "x" for v in b["amount"]]),
+        Predicate(name="ratio", function=lambda b: b["amount"] / b["amount"] > 3),
+        Predicate(name="log", function=lambda b: np.sqrt(b.get("amount", 1)) < 1),
     ]
-    policy = Policy(0.6, rules=rules, audit_rate=0.5 if audit else 0)
-    predictions = [{"confidence": c, "regulated": f, "model": f} for c, f, _ in rows]
+    policy = Policy(0.6, rules=rules, audit_rate=0.5 if audit else 0, label_thresholds={1: 0.9, "x": 0.8})
+    predictions = [{"confidence": c, "regulated": f, "model": f, "label": a} for c, f, a in rows]
     inputs = [{"amount": a} for *_, a in rows]
+    alone = both(policy, predictions, inputs)
     whole = policy.decide(Batch.from_rows(inputs, predictions), task_ids=ids(len(rows)), now=NOW)
-    frames = [
-        pd.DataFrame({k: pd.Series([r[k] for r in side], dtype=object) for k in side[0]})
-        for side in (inputs, predictions)
-    ]
-    framed = policy.decide(Batch.from_frames(*frames), task_ids=ids(len(rows)), now=NOW)
-    for i in range(len(rows)):
-        batch = Batch.from_rows([inputs[i]], [predictions[i]])
-        alone = policy.decide(batch, task_ids=[ids(len(rows))[i]], now=NOW)[0]
-        assert repr(whole[i]) == repr(alone) == repr(framed[i])
+    assert list(map(repr, whole)) == list(map(repr, alone))
 
 
 # -- audits ------------------------------------------------------------------------------------------------------------
@@ -711,6 +1129,9 @@ def test_a_share_is_a_number_from_zero_to_one(what, value):
         {"label_thresholds": {"a": "0.5"}},
         {"label_thresholds": {("a",): 0.5}},
         {"label_thresholds": {None: 0.5}},
+        {"label_thresholds": {float("nan"): 0.5}},
+        {"label_thresholds": {float("inf"): 0.5}},
+        {"label_thresholds": {np.datetime64("2026-01-01"): 0.5}},
         {"deadline": timedelta(0)},
         {"deadline": -timedelta(1)},
         {"deadline": 60},
@@ -726,13 +1147,28 @@ def test_a_share_is_a_number_from_zero_to_one(what, value):
         {"rules": (FieldAbove(field="x", bound=1), FieldAbove(field="x", bound=1.0))},
         {"rules": (Flag(flag="regulated", says="?"),)},
         {"rules": (Predicate(name="confidence", function=len),)},
-        {"rules": tuple(FieldAbove(field="x", bound=i) for i in range(40))},
     ],
     ids=repr,
 )
 def test_what_a_policy_cannot_hold_is_refused(options):
     with pytest.raises(BadInput):
         Policy(**options)
+
+
+def test_a_policy_may_hold_many_rules():
+    policy = Policy(0.5, rules=[FieldAbove(field="x", bound=i) for i in range(200)], **QUIET)
+    decisions = both(policy, *inputs_of([*range(0, 200, 9), None, 60.5]))
+    assert [len(d.reasons) for d in decisions] == [*range(0, 200, 9), 200, 61]
+
+
+def test_findings_are_told_apart_however_many_there_are():
+    names = [f"x{i}" for i in range(150)]
+    policy = Policy(0.5, rules=[FieldAbove(field=name, bound=0) for name in names], **QUIET)
+    inputs = pd.DataFrame(np.vstack([np.eye(150), np.eye(150)]), columns=names)
+    batch = Batch.from_frames(inputs, pd.DataFrame({"confidence": np.ones(300)}))
+    codes, sets = policy.decide(batch, task_ids=ids(300), now=NOW).combinations()
+    assert codes.tolist() == [*range(150), *range(150)]
+    assert [[finding.rule for finding in found] for found in sets] == [[f"{name} above 0"] for name in names]
 
 
 def test_a_policy_does_not_change_with_what_it_was_made_of():
@@ -761,7 +1197,18 @@ class Custom:
 
 
 @pytest.mark.parametrize(
-    "answer", [np.array([True]), np.array([1, 0]), np.array([[True], [False]]), [1], "yes"], ids=repr
+    "answer",
+    [
+        np.array([True]),
+        np.array([1, 0]),
+        np.array([[True], [False]]),
+        [1],
+        "yes",
+        [True, False],
+        pd.Series([True, False]),
+        np.ma.masked_array([False, False], mask=[True, False]),
+    ],
+    ids=repr,
 )
 def test_a_finding_is_one_boolean_a_row(answer):
     with pytest.raises(BadInput, match="rule custom"):
@@ -963,6 +1410,11 @@ def test_equal_policies_have_equal_fingerprints():
         Policy(label_thresholds={"a": 0.9, "b": 1}).fingerprint
         == Policy(label_thresholds={"b": 1.0, "a": 0.9}).fingerprint
     )
+    assert (
+        Policy(label_thresholds={1: 0.9, 2**60: 0.8, "a": 0.7}).fingerprint
+        == Policy(label_thresholds={np.str_("a"): 0.7, np.int64(2**60): 0.8, np.float32(1): 0.9}).fingerprint
+    )
+    assert Policy(label_thresholds={1: 0.9}).fingerprint != Policy(label_thresholds={True: 0.9}).fingerprint
 
 
 # -- every rule --------------------------------------------------------------------------------------------------------

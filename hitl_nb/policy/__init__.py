@@ -3,7 +3,9 @@
 from hitl_nb.policy.batch import Batch
 from hitl_nb.policy.decision import Decision, Decisions
 from hitl_nb.policy.policy import Policy
-from hitl_nb.policy.rule import FieldAbove, Finding, Flag, Outlier, Predicate, Rule, check_rule
+from hitl_nb.policy.predicate import Predicate
+from hitl_nb.policy.rule import FieldAbove, Finding, Flag, Outlier, Rule
+from hitl_nb.policy.stored import check_rule
 
 __all__ = [
     "Batch",

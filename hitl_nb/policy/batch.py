@@ -26,10 +26,14 @@ class Batch(Mapping[str, Array]):
     ([3], [nan])
     """
 
-    def __init__(self, n: int, column: Callable[[str, str], Array | None], names: Sequence[str]) -> None:
+    def __init__(
+        self, n: int, column: Callable[[str, str], Array | None], names: Sequence[str],
+        given: Callable[[str, str], Array] | None = None,
+    ) -> None:  # fmt: skip
         self.n = n
         self._column = column
         self._names = tuple(names)
+        self._given = given or (lambda side, name: np.full(n, column(side, name) is not None))
         self._cache: dict[str, Array] = {}
 
     @classmethod
@@ -42,7 +46,11 @@ class Batch(Mapping[str, Array]):
                 return None
             return objects([_stored(row.get(name)) for row in sides[side]])
 
-        return cls(len(inputs), column, [f"{side}.{name}" for side, rows in sides.items() for name in _keys(rows)])
+        def given(side: str, name: str) -> Array:
+            return np.fromiter((name in row for row in sides[side]), bool, len(inputs))
+
+        names = [f"{side}.{name}" for side, rows in sides.items() for name in _keys(rows)]
+        return cls(len(inputs), column, names, given)
 
     @classmethod
     def from_frames(cls, inputs: pd.DataFrame, predictions: pd.DataFrame) -> Batch:
@@ -56,11 +64,12 @@ class Batch(Mapping[str, Array]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the column, or ``default`` where no row has it."""
-        side, dot, rest = name.partition(".")
-        if name == "confidence":
-            return self.confidence
-        found = self._column(side, rest) if dot and side in ("input", "prediction") else self._column("input", name)
+        found = self.confidence if name == "confidence" else self._column(*place(name))
         return default if found is None else found
+
+    def given(self, name: str) -> Array:
+        """Return where a row has the field at all, even if empty, bool of shape (n,)."""
+        return self._given(*place(name))
 
     def __getitem__(self, name: str) -> Array:
         found = self.get(name)
@@ -81,7 +90,14 @@ class Batch(Mapping[str, Array]):
     def rows(self) -> Iterator[Batch]:
         """Yield each row as a batch of its own."""
         for i in range(self.n):
-            yield Batch(1, lambda side, name, i=i: _slice(self._column(side, name), i), self._names)  # type: ignore[misc]
+            yield self.take(np.array([i]))
+
+    def take(self, rows: Array) -> Batch:
+        """Return some of the rows."""
+        return Batch(
+            len(rows), lambda side, name: part(self._column(side, name), rows), self._names,
+            lambda side, name: self._given(side, name)[rows],
+        )  # fmt: skip
 
     @property
     def confidence(self) -> Array:
@@ -93,15 +109,15 @@ class Batch(Mapping[str, Array]):
         return self._cache["confidence"]
 
     def numbers(self, name: str) -> Array:
-        """Return a field as float64 of shape (n,), NaN where it is missing or no number; booleans are none."""
-        found = self.get(name) if name != "prediction.confidence" else self._column("prediction", "confidence")
-        if found is None:
+        """Return a field as float64 of shape (n,), NaN where it is missing or no finite number; booleans are none."""
+        found = self.get(name)
+        if found is None or found.dtype.kind not in "iufO":
             return np.full(self.n, np.nan)
-        if found.dtype.kind in "iuf":
-            return found.astype(np.float64)
         if found.dtype.kind == "O":
-            return np.fromiter((_number(value) for value in found), np.float64, self.n)
-        return np.full(self.n, np.nan)
+            found = np.fromiter((_number(value) for value in found), np.float64, self.n)
+        with np.errstate(over="ignore"):
+            numbers = found.astype(np.float64)
+        return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _sides(inputs: Any, predictions: Any) -> dict[str, Any]:
@@ -123,8 +139,15 @@ def _stored(value: Any) -> Any:
     return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
-def _slice(column: Array | None, i: int) -> Array | None:
-    return None if column is None else column[i : i + 1]
+def place(name: str) -> tuple[str, str]:
+    """Return the side and the field that a name means: ``input`` unless it says otherwise."""
+    side, dot, rest = name.partition(".")
+    return (side, rest) if dot and side in ("input", "prediction") else ("input", name)
+
+
+def part(column: Array | None, rows: Array) -> Array | None:
+    """Return some rows of a column."""
+    return None if column is None else column[rows]
 
 
 def _keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -143,8 +166,19 @@ def absent(values: Array) -> Array:
     return np.fromiter((value is None for value in values), bool, len(values))
 
 
+def is_bool(value: object) -> bool:
+    """Return whether a value is a boolean, of Python or of numpy."""
+    return isinstance(value, (bool, np.bool_))
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a real number, of Python or of numpy; booleans and time spans are none."""
+    number = isinstance(value, (int, float, np.integer, np.floating))
+    return number and not isinstance(value, (bool, np.timedelta64))
+
+
 def _number(value: Any) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if not is_number(value):
         return float("nan")
     try:
         return float(value)

@@ -102,14 +102,14 @@ class Decisions:
 
     def combinations(self) -> tuple[Array, list[tuple[Finding, ...]]]:
         """Return which findings fired together: a code a row, int64 of shape (n,), and the findings of each code."""
-        bits = np.zeros(len(self), dtype=np.int64)
-        for k, finding in enumerate(self.findings):
-            bits |= finding.fired.astype(np.int64) << k
         import pandas as pd
 
-        codes, found = pd.factorize(bits)
-        sets = [tuple(f for k, f in enumerate(self.findings) if bit >> k & 1) for bit in found.tolist()]
-        return codes.astype(np.int64), sets
+        codes = np.zeros(len(self), dtype=np.int64)
+        for k, finding in enumerate(self.findings):
+            codes = (codes if k % 30 else pd.factorize(codes)[0]) * 2 + finding.fired  # below 2^63 up to 2^33 rows
+        codes = pd.factorize(codes)[0].astype(np.int64)
+        first = np.flatnonzero(~pd.Series(codes).duplicated())
+        return codes, [tuple(f for f in self.findings if f.fired[i]) for i in first]
 
 
 def reasons_at(finding: Finding, rows: Array) -> list[Reason]:

@@ -11,20 +11,20 @@ from uuid import UUID
 
 import numpy as np
 
+from hitl_nb.display import Shows, Table
 from hitl_nb.errors import BadInput
 from hitl_nb.evidence import Certificate
 from hitl_nb.payload import canonical, digest, name
-from hitl_nb.policy.batch import Array, Batch, absent
-from hitl_nb.policy.decision import Decisions, scalar
-from hitl_nb.policy.rule import FLAGS, Finding, Rule, check_finding, rule_from_dict
+from hitl_nb.policy.batch import Array, Batch, absent, is_bool, is_number
+from hitl_nb.policy.decision import Decisions
+from hitl_nb.policy.rule import FLAGS, Finding, Rule, check_finding
+from hitl_nb.policy.stored import rule_from_dict
+from hitl_nb.policy.summary import of_policy
 from hitl_nb.task import CONSENSUS, ON_DEADLINE
-
-#: findings a policy may make: they are told apart by the bits of one integer
-MAX_FINDINGS = 60
 
 
 @dataclass(frozen=True)
-class Policy:
+class Policy(Shows):
     """Decides which predictions need a person.
 
     Parameters
@@ -50,7 +50,8 @@ class Policy:
     seed
         Seed of the audit draws.
     label_thresholds
-        Thresholds for single labels, in place of ``confidence_threshold``.
+        Thresholds for single labels, in place of ``confidence_threshold``. Numbers are compared by value (1 is 1.0),
+        texts as texts, booleans apart from both; a prediction without a readable label then goes to a person.
 
     Examples
     --------
@@ -136,25 +137,22 @@ class Policy:
         return Finding(rule="audit", says=says, fired=drawn, bound=self.audit_rate, hard=False, strength=10)
 
     def _confidence(self, batch: Batch) -> list[Finding]:
-        found = batch.confidence
-        unknown = np.isnan(found)
-        raw = batch.get("prediction.confidence", np.full(batch.n, None))
-        none = absent(raw)
-        common: dict[str, Any] = {"rule": "unknown", "values": raw, "field": "prediction.confidence", "strength": 50}
-        missing = Finding(says="Unknown confidence", fired=none, **common)
-        odd = Finding(says="Unknown confidence: {value}", fired=unknown & ~none, **common)
-        return [missing, odd, *self._uncertified(batch, unknown), *self._below(batch, unknown)]
+        unknown = np.isnan(batch.confidence)
+        asked = [*_unknown(batch, "confidence", unknown), *self._uncertified(batch, unknown)]
+        return asked + self._below(batch, ~unknown)
 
-    def _below(self, batch: Batch, unknown: Array) -> list[Finding]:
+    def _below(self, batch: Batch, known: Array) -> list[Finding]:
         certificate = self.confidence_threshold
         default = certificate.threshold if isinstance(certificate, Certificate) else certificate
-        rest = ~unknown
-        findings = []
-        for label, bound in self.label_thresholds.items():
-            of_label = rest & _equal(batch.get("prediction.label"), label, batch.n)
-            findings.append(_low(batch.confidence, bound, of_label))
-            rest &= ~of_label
-        return findings if default is None else [*findings, _low(batch.confidence, default, rest)]
+        if not self.label_thresholds:
+            return [] if default is None else [_low(batch.confidence, default, known)]
+        default = np.nan if default is None else default
+        labels = _keys(batch, "label")
+        own = {label_key(label): bound for label, bound in self.label_thresholds.items()} | {None: np.nan}
+        bounds = np.fromiter((own.get(label, default) for label in labels), np.float64, batch.n)
+        unread = np.fromiter((label is None for label in labels), bool, batch.n)
+        low = [_low(batch.confidence, bound, known & (bounds == bound)) for bound in {default, *own.values()}]
+        return [*_unknown(batch, "label", unread), *low]
 
     def _uncertified(self, batch: Batch, unknown: Array) -> list[Finding]:
         certificate = self.confidence_threshold
@@ -165,10 +163,14 @@ class Policy:
         if certificate.threshold is None:
             says = f"No threshold qualifies: {certificate.reason_if_none or 'too little evidence'}"
             return [Finding(says=says, fired=~unknown, **common)]
-        right = certificate.model is None or _equal(models, certificate.model, batch.n)
-        valid = np.full(batch.n, right) & (certificate.revoked_at is None)
+        key = label_key(certificate.model)
+        right = certificate.model is None or [key is not None and key == model for model in _keys(batch, "model")]
+        valid = np.full(batch.n, right, dtype=bool) & (certificate.revoked_at is None)
         says = "No valid certificate for model {value}"
         return [Finding(says=says, fired=~valid, values=models, field="prediction.model", **common)]
+
+    def _table(self) -> Table:
+        return of_policy(self)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -258,9 +260,35 @@ def _low(confidence: Array, bound: float, among: Array) -> Finding:
     )
 
 
-def _equal(values: Array | None, wanted: Any, n: int) -> Array:
-    found = [None] * n if values is None else values.tolist()
-    return np.fromiter((type(v) is type(wanted) and v == wanted for v in map(scalar, found)), bool, n)
+def _unknown(batch: Batch, what: str, fired: Array) -> list[Finding]:
+    raw = batch.get(f"prediction.{what}", np.full(batch.n, None))
+    none = absent(raw)
+    common: dict[str, Any] = {"rule": "unknown", "values": raw, "field": f"prediction.{what}", "strength": 50}
+    missing = Finding(says=f"Unknown {what}", fired=fired & none, **common)
+    return [missing, Finding(says=f"Unknown {what}: {{value}}", fired=fired & ~none, **common)]
+
+
+def _keys(batch: Batch, what: str) -> list[tuple[type, Any] | None]:
+    values = batch.get(f"prediction.{what}")
+    return [None] * batch.n if values is None else list(map(label_key, values.tolist()))
+
+
+def label_key(label: Any) -> tuple[type, Any] | None:
+    """Return what a label is compared by: numbers by value, texts, booleans apart; None: it is no label.
+
+    >>> label_key(1) == label_key(np.float32(1)), label_key(1) == label_key(True), label_key(float("nan"))
+    (True, False, None)
+    """
+    if isinstance(label, str):
+        return str, str.__str__(label)
+    if is_bool(label):
+        return bool, bool(label)
+    if not is_number(label):
+        return None
+    number = int(label) if isinstance(label, (int, np.integer)) else float(label)
+    if abs(number) < 2**53 and number == int(number):
+        return float, int(number)
+    return (float, number) if abs(number) < np.inf else None
 
 
 def _any(findings: Sequence[Finding], n: int) -> Array:
@@ -271,10 +299,7 @@ def _any(findings: Sequence[Finding], n: int) -> Array:
 
 
 def _strongest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    fired = sorted((f for f in findings if f.fired.any()), key=lambda f: -f.strength)
-    if len(fired) > MAX_FINDINGS:
-        raise BadInput(name="rules", value=len(fired), remedy=f"a policy can find up to {MAX_FINDINGS} things at once")
-    return tuple(fired)
+    return tuple(sorted((f for f in findings if f.fired.any()), key=lambda f: -f.strength))
 
 
 def _ranks(confidence: Array, hard: Array) -> Array:
@@ -283,17 +308,16 @@ def _ranks(confidence: Array, hard: Array) -> Array:
 
 
 def _share(what: str, value: Any) -> float:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise BadInput(name=what, value=value, remedy="pass a number from 0 to 1")
     return float(value)
 
 
 def _label_threshold(label: Any, threshold: Any) -> tuple[Any, float]:
-    label = scalar(label)
-    if not isinstance(label, (str, int, float)):
-        raise BadInput(name="label_thresholds", value=label, remedy="labels are texts, numbers or booleans")
-    return label, _share(f"threshold of label {label!r}", threshold)
+    key = label_key(label)
+    if key is None:
+        raise BadInput(name="label_thresholds", value=label, remedy="labels are texts, finite numbers or booleans")
+    return key[1], _share(f"threshold of label {label!r}", threshold)
 
 
 def _stated(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,8 +337,6 @@ def _check_rules(rules: tuple[Rule, ...]) -> None:
         if rule.name in names:
             raise BadInput(name="rules", value=rule.name, remedy="two rules have this name; give each its own")
         names.append(rule.name)
-    if 2 * len(names) > MAX_FINDINGS:
-        raise BadInput(name="rules", value=len(rules), remedy=f"a policy holds up to {MAX_FINDINGS // 2 - 8} rules")
 
 
 def _freeze(policy: Policy, **values: Any) -> None:

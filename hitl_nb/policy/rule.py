@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from hitl_nb.errors import BadInput, RuleChanged, UnknownRule
-from hitl_nb.payload import canonical, name
-from hitl_nb.policy.batch import Array, Batch, absent, objects
+from hitl_nb.errors import BadInput
+from hitl_nb.payload import name
+from hitl_nb.policy.batch import Array, Batch, is_bool, is_number, objects, place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +55,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flag:
-    """A true flag in the prediction asks for a person; so does one that is neither true nor false."""
+    """A true flag in the prediction asks for a person; so does one that is there and neither true nor false."""
 
     #: key of the prediction
     flag: str
@@ -78,7 +77,8 @@ class Flag:
         values = batch.get(f"prediction.{self.flag}")
         if values is None:
             return []
-        fired, unjudged = _truth(values)
+        fired, unjudged = truth(values)
+        unjudged &= batch.given(f"prediction.{self.flag}")
         common: dict[str, Any] = {"rule": self.name, "strength": self.strength, "expertise": self.expertise}
         common |= {"field": f"prediction.{self.flag}", "values": values}
         unread = f"{self.flag} is neither true nor false: {{value}}"
@@ -86,7 +86,7 @@ class Flag:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rule as a plain dict."""
-        return _plain(self, "flag", "says", "strength", "expertise")
+        return as_plain(self, "flag", "says", "strength", "expertise")
 
 
 #: the flags of the contract, strongest first
@@ -98,21 +98,21 @@ FLAGS = (
 )
 
 
-def _truth(values: Array) -> tuple[Array, Array]:
+def truth(values: Array) -> tuple[Array, Array]:
+    """Return where values are true, and where they are neither true nor false; bool of shape (n,)."""
     if values.dtype.kind == "b":
         return values, np.zeros(len(values), dtype=bool)
-    fired = np.fromiter((_is(value, 1) for value in values), bool, len(values))
-    clear = np.fromiter((value is None or _is(value, 0) for value in values), bool, len(values))
+    fired, clear = (np.fromiter((_is(value, number) for value in values), bool, len(values)) for number in (1, 0))
     return fired, ~fired & ~clear
 
 
 def _is(value: object, number: int) -> bool:
-    return isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating)) and bool(value == number)
+    return (is_bool(value) or is_number(value)) and bool(value == number)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FieldAbove:
-    """A numeric field above a bound asks for a person; so does one that is missing or no number."""
+    """A numeric field above a bound asks for a person; so does one that is missing or no finite number."""
 
     #: input field, or ``prediction.<name>``
     field: str
@@ -135,30 +135,29 @@ class FieldAbove:
         """Return where the field is above the bound, and where it cannot be read."""
         found = batch.numbers(self.field)
         common: dict[str, Any] = {"rule": self.name, "bound": self.bound, "expertise": self.expertise}
-        common |= _seen(batch, self.field)
-        above = Finding(says=f"{self.field} {{value}} > {{bound}}", fired=found > self.bound, **common)
-        unread = f"{self.field} is missing or no number: {{value}}"
+        common |= seen(batch, self.field)
+        close = abs(self.bound) >= 2**53  # float64 cannot tell such a bound from the integers beside it
+        fired = found >= self.bound if close else found > self.bound
+        above = Finding(says=f"{self.field} {{value}} > {{bound}}", fired=fired, **common)
+        unread = f"{self.field} is missing or no finite number: {{value}}"
         return [above, Finding(says=unread, fired=np.isnan(found), **common)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rule as a plain dict."""
-        return _plain(self, "field", "bound", "expertise")
+        return as_plain(self, "field", "bound", "expertise")
 
 
 def _finite(what: str, value: Any) -> float:
     """Return a number; whole ones as integers, so that 1000 and 1000.0 are one bound."""
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not abs(value) < 1e300:
+    if not is_number(value) or not abs(value) < 1e300:
         raise BadInput(name=what, value=value, remedy="pass a finite number")
     return int(value) if value == int(value) and abs(value) < 2**53 else float(value)
 
 
-def _seen(batch: Batch, field: str) -> dict[str, Any]:
+def seen(batch: Batch, field: str) -> dict[str, Any]:
     """Return the values of a field as they are stored, and where they stand."""
-    values = batch.get(field)
-    if field != "confidence" and not field.startswith("prediction."):
-        field = f"input.{field.removeprefix('input.')}"
-    return {"values": objects([None] * batch.n) if values is None else values, "field": field}
+    values = batch.get(field, objects([None] * batch.n))
+    return {"values": values, "field": field if field == "confidence" else ".".join(place(field))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +196,8 @@ class Outlier:
             says="Outlier: score {value}, typical inputs are above {bound}",
             fired=scores < 0, values=scores, bound=0.0, field=f"score.{self.name}", **common,
         )  # fmt: skip
-        return [outlier, Finding(says=f"{self.name} cannot judge this input", fired=np.isnan(scores), **common)]
+        unjudged = ~(scores < np.inf)  # NaN too
+        return [outlier, Finding(says=f"{self.name} cannot judge this input", fired=unjudged, **common)]
 
     def _scores(self, matrix: Array) -> Array:
         import pandas as pd
@@ -205,69 +205,31 @@ class Outlier:
         names = getattr(self.detector, "feature_names_in_", None)
         try:
             columns = matrix if names is None else pd.DataFrame(matrix, columns=names)
-            return np.asarray(self.detector.decision_function(columns), dtype=np.float64).reshape(len(matrix))
+            scores = np.ma.asarray(self.detector.decision_function(columns), dtype=np.float64)
+            return np.ma.filled(scores, np.nan).reshape(len(matrix))
         except Exception:  # a detector that fails has judged nothing: everything goes to a person
             return np.full(len(matrix), np.nan)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rule as a plain dict; the detector is named with its content hash."""
-        return _plain(self, "name", "fields", "expertise") | {"content": content_hash(self.detector)}
+        return as_plain(self, "name", "fields", "expertise") | {"content": content_hash(self.detector)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Predicate:
-    """Any vectorised function of the columns: true asks for a person, and so does what it cannot evaluate.
-
-    >>> rule = Predicate(name="night", function=lambda batch: batch["hour"] < 6, says="Night: {value}", field="hour")
-    >>> [f.fired.tolist() for f in rule.check(Batch.from_rows([{"hour": 3}, {"hour": 9}], [{}, {}]))]
-    [[True, False], [False, False]]
-    """
-
-    #: name of the rule
-    name: str
-    #: takes the batch (a mapping from field to array), returns bool of shape (n,)
-    function: Callable[[Batch], Any]
-    #: the reason in words; default: the name
-    says: str = ""
-    #: field to show as the value
-    field: str | None = None
-    #: who may judge what it sends
-    expertise: str | None = None
-    kind: ClassVar[str] = "predicate"
-
-    def __post_init__(self) -> None:
-        name("rule", self.name)
-        if not callable(self.function):
-            raise BadInput(name=f"function of {self.name}", value=self.function, remedy="pass a function of the batch")
-
-    def check(self, batch: Batch) -> list[Finding]:
-        """Return where the function is true, and where it cannot be evaluated."""
-        fired, unjudged = self._evaluate(batch)
-        seen = _seen(batch, self.field) if self.field else {}
-        common: dict[str, Any] = {"rule": self.name, "expertise": self.expertise}
-        true = Finding(says=self.says or self.name, fired=fired, **common, **seen)
-        return [true, Finding(says=f"{self.name} cannot judge this input", fired=unjudged, **common)]
-
-    def _evaluate(self, batch: Batch) -> tuple[Array, Array]:
-        try:
-            result = np.asarray(self.function(batch))
-        except Exception:  # a rule that fails has judged nothing: everything goes to a person
-            return np.zeros(batch.n, dtype=bool), np.ones(batch.n, dtype=bool)
-        if result.shape != (batch.n,):
-            remedy = f"returned shape {result.shape}, return one boolean a row: shape ({batch.n},)"
-            raise BadInput(name=f"predicate {self.name}", value=type(result).__name__, remedy=remedy)
-        fired, unjudged = _truth(result)
-        return fired, unjudged | absent(result)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rule as a plain dict; the function is named with its content hash."""
-        return _plain(self, "name", "says", "field", "expertise") | {"content": content_hash(self.function)}
-
-
-def _plain(rule: Any, *fields: str) -> dict[str, Any]:
+def as_plain(rule: Any, *fields: str) -> dict[str, Any]:
+    """Return the named fields of a rule that are not None, with its kind."""
     values = {name: getattr(rule, name) for name in fields}
     stated = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
     return {"kind": rule.kind} | stated
+
+
+def check_finding(finding: Finding, n: int) -> None:
+    """Refuse what is not one boolean, and one value, a row."""
+    fired, shape = np.asarray(finding.fired), np.shape(() if finding.values is None else finding.values)
+    plain = type(finding.fired) is np.ndarray and fired.dtype == bool
+    if not plain or fired.shape != (n,) or (finding.values is not None and shape != (n,)):
+        remedy = f"fired is a plain array of bool, shape ({n},); values are None or of that shape"
+        value = (type(finding.fired).__name__, fired.dtype, fired.shape, shape)
+        raise BadInput(name=f"rule {finding.rule}", value=value, remedy=remedy)
 
 
 def content_hash(thing: Any) -> str:
@@ -304,80 +266,3 @@ def _source(function: Any) -> str:
     if function.__name__ != "<lambda>" or source.count("lambda") == 1:
         return source
     return source + repr((code.co_names, [c for c in code.co_consts if not hasattr(c, "co_code")]))  # one of several
-
-
-#: fields of a stored rule that are read back; detectors and functions come from outside
-_STORED: dict[str, tuple[type, set[str]]] = {
-    "flag": (Flag, {"flag", "says", "strength", "expertise"}),
-    "field_above": (FieldAbove, {"field", "bound", "expertise"}),
-    "outlier": (Outlier, {"name", "fields", "expertise", "content"}),
-    "predicate": (Predicate, {"name", "says", "field", "expertise", "content"}),
-}
-
-
-def rule_from_dict(stored: Mapping[str, Any], using: Mapping[str, Any]) -> Rule:
-    """Return the rule of a dict; detectors, predicates and rules of your own are looked up in ``using`` by name.
-
-    Raises
-    ------
-    UnknownRule
-        The kind is unknown, or the object is missing from ``using``.
-    RuleChanged
-        The object's content is not the one that was stored.
-    BadInput
-        The dict is no rule.
-    """
-    if not isinstance(stored, Mapping):
-        raise BadInput(name="rules", value=stored, remedy="pass what Policy.to_dict gave")
-    kind, title = str(stored.get("kind")), str(stored.get("name", stored.get("kind")))
-    thing = using.get(title)
-    if isinstance(thing, Rule):
-        _unchanged(title, canonical(stored), canonical(thing.to_dict()))
-        return thing
-    made, fields = _STORED.get(kind, (None, set()))
-    if made is None or ("content" in fields and title not in using):
-        raise UnknownRule(rule=title)
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k != "kind"}
-    if "content" in fields:
-        _unchanged(title, values.pop("content", None), content_hash(thing))
-        values["detector" if made is Outlier else "function"] = thing
-    try:
-        rule: Rule = made(**values)
-    except TypeError as error:
-        raise BadInput(name=f"rule {title}", value=dict(stored), remedy=f"{error}; fields are {fields}") from None
-    return rule
-
-
-def _unchanged(rule: str, stored: Any, given: str) -> None:
-    if stored != given:
-        raise RuleChanged(rule=rule, stored=stored, given=given)
-
-
-def check_rule(rule: Rule, batch: Batch) -> None:
-    """Check that a rule keeps the contract: run it on ``batch`` whole and row by row.
-
-    Raises
-    ------
-    BadInput
-        What it found differs, has another shape, or the rule cannot be stored.
-    """
-    whole = rule.check(batch)
-    for finding in whole:
-        check_finding(finding, batch.n)
-    together = np.zeros(batch.n, dtype=bool)
-    for finding in whole:
-        together |= finding.fired
-    single = [any(f.fired[0] for f in rule.check(row)) for row in batch.rows()]
-    if together.tolist() != single:
-        raise BadInput(name=f"rule {rule.name}", value=single, remedy="one row alone must be judged as in the batch")
-    stored = rule.to_dict()
-    if not isinstance(stored.get("kind"), str) or canonical(stored, f"rule {rule.name}") != canonical(rule.to_dict()):
-        raise BadInput(name=f"rule {rule.name}", value=stored, remedy="to_dict gives the same plain dict with a kind")
-
-
-def check_finding(finding: Finding, n: int) -> None:
-    """Refuse what is not one boolean, and one value, a row."""
-    fired, seen = np.asarray(finding.fired), np.shape(() if finding.values is None else finding.values)
-    if fired.shape != (n,) or fired.dtype != bool or (finding.values is not None and seen != (n,)):
-        remedy = f"fired is bool of shape ({n},), values are None or of that shape"
-        raise BadInput(name=f"rule {finding.rule}", value=(fired.dtype, fired.shape, seen), remedy=remedy)
