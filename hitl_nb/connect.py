@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import atexit
 import threading
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from weakref import WeakValueDictionary
 
-from hitl_nb.errors import BadInput
+from hitl_nb.errors import BadInput, QueueError
 from hitl_nb.queue import ReviewQueue
+
+#: seconds between two looks at leases and deadlines
+TICK = 1.0
 
 _lock = threading.Lock()
 #: queues of this process by their file, so that a cell that runs again gets the same queue
-_open: WeakValueDictionary[str, ReviewQueue] = WeakValueDictionary()
+_open: weakref.WeakValueDictionary[str, ReviewQueue] = weakref.WeakValueDictionary()
 
 
 def open_queue(url: str | Path, *, clock: Callable[[], datetime] | None = None) -> ReviewQueue:
@@ -63,8 +67,20 @@ def _new(name: str, clock: Callable[[], datetime] | None) -> ReviewQueue:
 
     queue = ReviewQueue(DuckDBStore(name, clock or utc_now))
     if clock is None:
-        queue.start_ticking()
+        ticking = (weakref.ref(queue), queue.ended)
+        threading.Thread(target=_tick, args=ticking, name="hitl_nb-tick", daemon=True).start()
     return queue
+
+
+def _tick(alive: weakref.ref[ReviewQueue], ended: threading.Event) -> None:
+    """Look at leases and deadlines each second, until the queue is closed or forgotten."""
+    while not ended.wait(TICK):
+        queue = alive()
+        if queue is None:
+            return
+        with suppress(QueueError):  # closed between two looks, or a full disk: look again later
+            queue.tick_if_due()
+        del queue
 
 
 @atexit.register

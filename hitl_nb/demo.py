@@ -20,6 +20,7 @@ from hitl_nb.loop import Loop, RetrainReport
 from hitl_nb.orchestrator import Orchestrator
 from hitl_nb.policy import Policy
 from hitl_nb.queue import ReviewQueue
+from hitl_nb.queue.read import Stats
 from hitl_nb.shipped import load_spam
 from hitl_nb.task import Reviewer
 
@@ -253,7 +254,7 @@ class Demo:
         history = self.queue.history()
         approved = told[told["status"] == "auto_approved"]
         risk = float((approved["label"] != approved["truth"]).mean())
-        audits = Audits.of(self.queue, history)
+        counts = self.queue.stats()
         asked = told[told["status"] == "pending_review"].set_index("task_id")
         wrong = (asked["label"] != asked["truth"]) & asked.index.isin(history["task_id"][history["wrong"].notna()])
         stopped = wrong & asked.index.isin(history["task_id"][history["wrong"].fillna(False)])
@@ -262,7 +263,7 @@ class Demo:
             ("data", f"{self.title}: {len(self.initial)} labelled at first, {len(self.stream)} streamed"),
             ("inputs", f"{len(told)}"),
             ("automatic", f"{len(approved) / len(told):.1%} at threshold 0.85"),
-            *audits.lines(),
+            *audit_lines(counts),
             ("truth: automatic answers wrong", f"{risk:.1%}"),
             ("reviews", f"{len(asked)} asked by a rule; {caught} stopped a wrong answer, {missed} let one through"),
             ("accuracy before", f"{before:.1%} on {len(self.test)} unseen rows"),
@@ -271,48 +272,23 @@ class Demo:
             ("model in use", loop.learner.champion.version if loop.learner.champion else "none"),
             ("queue file", f"{self.path}  (see it: hitl-nb stats {self.path})"),
         ]
-        return DemoReport(rows=rows, retrains=retrains, audits=audits.n)
+        return DemoReport(rows=rows, retrains=retrains, audits=counts.audited)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Audits:
-    """Counts of the random audits: first judgements, and those of a second reviewer."""
-
-    #: audits judged
-    n: int
-    #: first judgements that disagreed with the model
-    wrong: int
-    #: audits that two people judged
-    pairs: int
-    #: of those, how often the two differ
-    differ: int
-
-    @classmethod
-    def of(cls, queue: ReviewQueue, history: pd.DataFrame) -> Audits:
-        """Count the audits of a queue."""
-        predicted = history[history["audit_probability"] > 0].set_index("task_id")["prediction"]
-        said = queue.annotations().groupby("task", sort=False)["label"].agg(list)
-        said = said[said.index.isin(predicted.index)]
-        wrong = sum(labels[0] != predicted[str(task)] for task, labels in said.items())
-        pairs = [labels for labels in said if len(labels) > 1]
-        return cls(n=len(said), wrong=wrong, pairs=len(pairs), differ=sum(one != two for one, two, *_ in pairs))
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Return what the audits say, and what they cannot say."""
-        seen = clopper_pearson(self.wrong, self.n)
-        rows = [("audited disagreement", str(seen))]
-        for what, find in (("reviewer error", self._error), ("corrected risk", self._risk)):
-            try:
-                rows.append((what, f"{find()}, {self.pairs} audits judged twice"))
-            except EvidenceError as error:
-                rows.append((what, str(error)))
-        return rows
-
-    def _error(self) -> Interval:
-        return reviewer_error(self.differ, self.pairs)
-
-    def _risk(self) -> Interval:
-        return corrected_risk(self.wrong, self.n, self.differ, self.pairs)
+def audit_lines(counts: Stats) -> list[tuple[str, str]]:
+    """Return what the audits say, and what they cannot say."""
+    first, twice = (counts.disagreed, counts.audited), (counts.differed, counts.judged_twice)
+    rows = [("audited disagreement", str(clopper_pearson(*first)))]
+    estimates: list[tuple[str, Callable[[], Interval]]] = [
+        ("reviewer error", lambda: reviewer_error(*twice)),
+        ("corrected risk", lambda: corrected_risk(*first, *twice)),
+    ]
+    for what, find in estimates:
+        try:
+            rows.append((what, f"{find()}, {counts.judged_twice} audits judged twice"))
+        except EvidenceError as error:
+            rows.append((what, str(error)))
+    return rows
 
 
 def estimator() -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import tracemalloc
 from datetime import datetime, timedelta
 
 import duckdb
@@ -32,6 +33,7 @@ from hitl_nb.errors import (
     UndoRefused,
 )
 from hitl_nb.payload import canonical, parse
+from hitl_nb.queue import upkeep
 
 JUDGE = Reviewer(id="judge", roles=("reviewer", "adjudicator"))
 LAWYER = Reviewer(id="lea", expertise=("law",))
@@ -947,20 +949,6 @@ def test_the_log_tells_everything_in_order(queue, ask, clock):
         queue.pending(limit=0)
 
 
-def test_counts_add_up(queue, ask, clock):
-    tasks = [ask(priority="high", expertise="law"), ask(audit=True), ask(audit=True), ask(priority="low")]
-    queue.resolve(tasks[1].task_id, "ann", "approve")
-    queue.resolve(tasks[2].task_id, "ann", "reject")
-    queue.claim("bob")
-    stats = queue.stats()
-    assert stats.status == {"pending_review": 1, "claimed": 1, "reviewed": 2}
-    assert stats.outcome == {"approve": 1, "reject": 1}
-    assert stats.open_by_priority == {"high": 1, "low": 1}
-    assert stats.open_by_expertise == {"law": 1, None: 1}
-    assert (stats.audits, stats.audited, stats.disagreed) == (2, 2, 1)
-    assert (stats.reviewers, stats.total, stats.automatic_share) == ({"ann": 2}, 4, 0.5)
-
-
 def test_an_explanation_names_reason_value_bound_policy_model_reviewer_and_times(queue, clock):
     orchestrator = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0))
     found = orchestrator.process({"amount": 3}, {"label": "ok", "confidence": 0.62, "model": "v7"})
@@ -983,112 +971,6 @@ def test_every_move_is_explained_in_words(queue, ask, clock):
     assert "the queue escalated it" in said
     assert "lea kept it longer" in said
     assert "lea gave it back: later" in said
-
-
-HISTORY = [
-    "task_id", "at_time", "confidence", "prediction", "label", "wrong", "review_probability", "outcome", "reviewer",
-    "group", "value", "model", "policy", "status", "priority", "expertise", "deadline", "reasons", "hard",
-    "is_anomalous", "high_value_transaction", "irreversible", "regulated", "audit_uniform", "audit_probability",
-    "claimed_at", "reviewed_at",
-]  # fmt: skip
-
-
-def test_the_history_has_a_line_for_each_decision(queue, ask, clock):
-    approve, correct, reject, waiting = (ask(group="north", value=2) for _ in range(4))
-    queue.resolve(approve.task_id, "ann", "approve")
-    queue.resolve(correct.task_id, "ann", "correct", {"label": "ham"})
-    queue.resolve(reject.task_id, "ann", "reject")
-    frame = queue.history()
-    assert list(frame.columns) == HISTORY
-    assert list(frame["task_id"]) == ids([approve, correct, reject, waiting])
-    assert list(frame["prediction"]) == ["spam"] * 4
-    assert [None if pd.isna(v) else v for v in frame["label"]] == ["spam", "ham", None, None]
-    assert [None if pd.isna(v) else v for v in frame["wrong"]] == [False, True, True, None]
-    assert [None if pd.isna(v) else v for v in frame["outcome"]] == ["approve", "correct", "reject", None]
-    assert list(frame["reasons"]) == [("submit",)] * 4
-    assert set(frame["review_probability"]) == {1.0}
-    assert frame["at_time"][0] == frame["reviewed_at"][0] == pd.Timestamp(clock.aware)
-    assert str(frame["reviewed_at"].dt.tz) == "UTC"
-    assert list(queue.history(inputs=True)["input.text"]) == ["hm"] * 4
-
-
-def test_a_disputed_answer_is_unknown_in_the_history(queue, ask):
-    task = ask()
-    queue.resolve(task.task_id, "ann", "approve")
-    queue.object(task.task_id, "bob", "no")
-    assert queue.history()[["label", "wrong", "outcome"]].isna().all(axis=None)
-
-
-def test_an_empty_queue_has_empty_frames(queue):
-    assert list(queue.history().columns) == HISTORY
-    assert queue.history(inputs=True).empty
-    assert list(queue.training_frame().columns) == ["task_id", "label", "confidence", "weight", "source", "outcome"]
-    assert list(queue.annotations().columns) == ["task", "worker", "label"]
-    assert queue.stats().automatic_share is None
-    assert queue.estimated_wait() is None
-
-
-def test_training_rows_stand_as_they_stood(queue, clock):
-    def ask(**fields):
-        return queue.submit(input_data=fields, ai_prediction={"label": "spam"}, confidence=0.49, reason="r")
-
-    first, second = ask(a=1, b="x", task_id="mine", skip=[1]), ask(a=2)
-    queue.resolve(first.task_id, "ann", "approve")
-    then = clock.aware
-    clock.forward(hours=1)
-    queue.undo(first.task_id, "ann")
-    queue.resolve(first.task_id, "ann", "correct", {"label": "ham"})
-    queue.resolve(second.task_id, "ann", "reject")
-    frame = queue.training_frame(as_of=then)
-    assert list(frame.columns) == ["task_id", "a", "b", "label", "confidence", "weight", "source", "outcome"]
-    assert frame.to_dict("records") == [
-        {"task_id": first.task_id, "a": 1, "b": "x", "label": "spam", "confidence": 0.49, "weight": 2.0,
-         "source": "human_review", "outcome": "approve"}
-    ]  # fmt: skip
-    now = queue.training_frame()
-    assert now["label"][0] == "ham"
-    assert list(now["outcome"]) == ["correct", "reject"]
-    with pytest.raises(BadInput):
-        queue.training_frame(as_of=datetime(2026, 1, 1))
-
-
-def test_annotations_have_a_line_for_each_answer_that_stands(queue, ask):
-    task = ask(reviews_required=3)
-    vote(queue, task, "approve", {"label": "ham"}, "reject")
-    frame = queue.annotations()
-    assert list(frame.columns) == ["task", "worker", "label"]
-    assert frame.to_numpy().tolist() == [
-        [task.task_id, "r0", "spam"],
-        [task.task_id, "r1", "ham"],
-        [task.task_id, "r2", "rejected"],
-    ]
-
-
-@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
-def test_an_export_reads_back(queue, ask, tmp_path, ending):
-    tasks = [ask(input_data={"text": 'a,"b"\nö'}), ask()]
-    queue.resolve(tasks[0].task_id, "ann", "correct", {"label": "hä"})
-    path = tmp_path / f"out.{ending}"
-    assert queue.export(path, inputs=True) == 2
-    if ending == "parquet":
-        frame = pd.read_parquet(path)
-    elif ending == "csv":
-        frame = pd.read_csv(path)
-    else:
-        frame = pd.DataFrame([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
-    assert list(frame.columns) == [*HISTORY, "input.text"]
-    assert list(frame["task_id"]) == ids(tasks)
-    labels = list(frame["label"])
-    assert labels[0] == ("hä" if ending == "jsonl" else '"hä"')
-    assert pd.isna(labels[1])
-    assert frame["input.text"][0] == 'a,"b"\nö'
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("out") or p.name.endswith(".part")] == [path.name]
-
-
-@pytest.mark.parametrize("path", ["out.xlsx", "nowhere/out.csv"])
-def test_an_export_to_nowhere_is_refused(queue, tmp_path, path):
-    with pytest.raises(BadInput):
-        queue.export(tmp_path / path)
 
 
 def test_the_wait_follows_backlog_and_rate(queue, ask, clock):
@@ -1137,7 +1019,7 @@ def busy(queue, clock):
 
 
 def everything(queue):
-    return queue.store.read(lambda tx: tx.rows("all_tasks"))
+    return queue.store.read(lambda tx: tx.rows("tasks_between", after=None, until=None))
 
 
 def counters(queue):
@@ -1146,7 +1028,9 @@ def counters(queue):
     return waiting, [when for _, when in backlog.recent], backlog.next_due
 
 
-def test_a_rebuilt_table_is_the_same_table(queue, clock):
+@pytest.mark.parametrize("page", [1, 7, upkeep.PAGE])
+def test_a_rebuilt_table_is_the_same_table(queue, clock, monkeypatch, page):
+    monkeypatch.setattr(upkeep, "PAGE", page)
     busy(queue, clock)
     assert queue.verify() == []
     before, counted = everything(queue), counters(queue)
@@ -1205,6 +1089,63 @@ def test_a_tampered_file_is_noticed_and_rebuilt(tmp_path, clock, problem, sql):
             queue.rebuild()
             assert queue.verify() == []
             assert everything(queue) == before
+
+
+CHANGED = {
+    "stands twice in the log": "INSERT INTO event SELECT * FROM event WHERE move = 'policy'",
+    "missing in the log before event": "DELETE FROM event WHERE move = 'policy'",
+    "missing in the log before event 2": "DELETE FROM event WHERE seq = 1",
+    "happened before the one before it": "UPDATE event SET at_time = at_time - INTERVAL 1 HOUR WHERE move = 'policy'",
+    "not what was shown": "UPDATE payload SET body = '{\"n\":2}' WHERE kind = 'input' AND body = '{\"n\":1}'",
+    "what was shown": "DELETE FROM payload WHERE kind = 'prediction'",
+    "cannot be read": "UPDATE event SET body = 'x' WHERE seq = 3",
+    "or key that cannot be read": "UPDATE payload SET body = '{\"$what\":1}' WHERE kind = 'key'",
+    "log or key that cannot": 'UPDATE event SET body = \'{"set":{"status":"gone"}}\' WHERE move = \'claim\'',
+}
+
+
+@pytest.mark.parametrize(("problem", "sql"), CHANGED.items())
+def test_a_changed_log_or_payload_is_noticed(tmp_path, clock, monkeypatch, problem, sql):
+    monkeypatch.setattr(upkeep, "PAGE", 50)
+    path = tmp_path / "q.duckdb"
+    with open_queue(path, clock=clock) as queue:
+        busy(queue, clock)
+        assert queue.verify() == []
+    with duckdb.connect(str(path)) as raw:
+        raw.execute(sql)
+    with open_queue(path, clock=clock) as queue:
+        assert any(problem in line for line in queue.verify())
+
+
+def test_verify_and_rebuild_hold_a_page_in_memory_and_not_the_file(queue, monkeypatch):
+    monkeypatch.setattr(upkeep, "PAGE", 50)
+    orchestrator = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0.5))
+
+    def rebuild():
+        assert queue.store.write(upkeep.rebuild, search=True) > 0
+
+    def peaks(n):
+        frame = pd.DataFrame({"n": range(n)})
+        orchestrator.process_frame(frame, pd.DataFrame({"label": "a", "confidence": 0.9}, index=frame.index))
+        found = []
+        for call in (queue.verify, queue.verify, rebuild):  # the first call also fills caches
+            tracemalloc.start()
+            call()
+            found.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        return found[1:]
+
+    for few, many in zip(peaks(100), peaks(900), strict=True):
+        assert many < 3 * few  # ten times as many tasks
+
+
+def test_problems_are_named_up_to_a_bound(queue, ask):
+    for _ in range(upkeep.NAMED):
+        ask()
+    queue.store.write(lambda tx: tx.rows("clear_tasks"), search=True)
+    found = queue.verify()
+    assert len(found) == upkeep.NAMED
+    assert {line[-20:] for line in found} == {" should not be there", "but not in the table"}
 
 
 def test_an_impossible_log_is_noticed(tmp_path, clock):

@@ -359,7 +359,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.both(task_id, lambda: self.queue.reopen(task_id), Task.reopen)
 
     def table(self):
-        rows = self.queue.store.read(lambda tx: tx.rows("all_tasks"))
+        rows = self.queue.store.read(lambda tx: tx.rows("tasks_between", after=None, until=None))
         return {str(row[0]): dict(zip(COLUMNS, row, strict=True)) for row in rows}
 
     @invariant()

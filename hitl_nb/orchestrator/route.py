@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hitl_nb.payload import canonical, name
 from hitl_nb.policy import Batch, Decision, Policy
@@ -14,9 +14,6 @@ from hitl_nb.queue.ids import one_text
 from hitl_nb.queue.row import TaskRow, dump_reasons
 from hitl_nb.queue.submit import Submission, key_hash, model_of, number, texts
 from hitl_nb.task import Reason, Status
-
-if TYPE_CHECKING:
-    pass
 
 
 def route_one(

@@ -24,12 +24,22 @@ class Forgotten:
 
 
 def replace(tx: Transaction, task_id: str, input_data: Any, ai_prediction: Any, confidence: float | None) -> TaskRow:
-    """Put a new payload in the place of the old one; leases and answers to the old one are void."""
+    """Put a new payload in the place of the old one; leases and answers to the old one are void.
+
+    Raises
+    ------
+    IllegalMove
+        It is decided already, or a random audit: no chosen case takes the place of one that chance drew.
+    """
     row = tx.task(task_id)
     new = texts(input_data, ai_prediction)
     known = known_confidence(ai_prediction.get("confidence") if confidence is None else confidence)
     if row.status not in OPEN:
         remedy = "only open tasks can be replaced; submit a new one"
+        raise IllegalMove(task_id=task_id, status=row.status, move="replace", remedy=remedy)
+    if row.random_audit:
+        remedy = "chance drew it for an audit, and a chosen case in its place would count as a random one; "
+        remedy += "withdraw() it and submit the other case anew (under a new key, if it has one)"
         raise IllegalMove(task_id=task_id, status=row.status, move="replace", remedy=remedy)
     for kind, text in new.items():
         tx.store(task_id, row.version + 1, kind, text)

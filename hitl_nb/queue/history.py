@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hitl_nb.errors import BadInput
-from hitl_nb.payload import parse
+from hitl_nb.payload import canonical, parse
 from hitl_nb.queue.row import TaskRow, fold
 from hitl_nb.queue.store import Transaction, payloads
 from hitl_nb.task import Move, Priority, Status
@@ -24,10 +25,30 @@ _FLAGS = ("is_anomalous", "high_value_transaction", "irreversible", "regulated")
 _TIMES = ("at_time", "deadline", "claimed_at", "reviewed_at")
 #: tasks whose payloads are read at once
 _PAGE = 1000
+#: columns of a training frame beside the features
+_FACTS = ("task_id", "label", "confidence", "weight", "source", "outcome")
+#: names of input fields that would hide one of them, or a field renamed because of one
+_HIDES = re.compile(rf"\A(input\.)*({'|'.join(_FACTS)})\Z")
+#: types that keep the scalars of one kind as they were stored; gaps are NA
+_KINDS: dict[type, str] = {bool: "boolean", int: "Int64", float: "float64", str: "string"}
+#: how a text begins that a spreadsheet runs, and numbers, which it does not
+_FORMULA = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
+_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 
 
 def history(tx: Transaction, inputs: bool) -> pd.DataFrame:
-    """Return every decision with its answer, one line a task."""
+    """Return every decision with its answer, one line a task.
+
+    ``label``, ``outcome``, ``reviewer`` and ``reviewed_at`` are those of the answer that holds, NA while none does.
+    ``wrong`` is the evidence: of a random audit its first standing judgement, which no second review, dispute or
+    adjudication replaces and which counts even while no answer holds; of the others the outcome.
+
+    Parameters
+    ----------
+    inputs
+        Whether to add the scalar input fields as ``input.<name>``, with the type in which they were stored:
+        booleans, Int64, float64, text; mixed ones as objects.
+    """
     import pandas as pd
 
     frame: pd.DataFrame = tx.engine.arrow("history").to_pandas()
@@ -58,10 +79,26 @@ def _each(column: pd.Series[Any], convert: Any) -> pd.Series[Any]:
 def _inputs(tx: Transaction) -> pd.DataFrame:
     import pandas as pd
 
-    rows = [{"task_id": str(task_id)} | _scalars(parse(body)) for task_id, body in tx.rows("inputs")]
-    frame = pd.DataFrame(rows if rows else {"task_id": []}).convert_dtypes()
-    frame["task_id"] = frame["task_id"].astype(str)
-    return frame
+    ids, rows = [], []
+    for task_id, body in tx.rows("inputs"):
+        ids.append(str(task_id))
+        rows.append(_scalars(parse(body)))
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: _typed([row.get(name) for row in rows]) for name in names}
+    return pd.DataFrame({"task_id": pd.Series(ids, dtype=str)} | columns)
+
+
+def _typed(values: list[Any]) -> pd.Series[Any]:
+    """Return a column in the type in which its values were stored; whole and other numbers together are floats."""
+    import pandas as pd
+
+    kinds = {type(value) for value in values if value is not None}
+    largest = max((abs(value) for value in values if type(value) is int), default=0)
+    if kinds == {int, float} and largest <= 2**53:  # exact as floats
+        kinds = {float}
+    dtype: Any = _KINDS[kinds.pop()] if len(kinds) == 1 and largest < 2**63 else object
+    column: pd.Series[Any] = pd.Series(values, dtype=dtype)
+    return column
 
 
 def _scalars(data: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +110,11 @@ def _is_scalar(value: Any) -> bool:
 
 
 def training_frame(tx: Transaction, as_of: datetime | None) -> pd.DataFrame:
-    """Return the answers that hold as training rows, as they stood at a time."""
+    """Return the answers that hold as training rows, as they stood at a time.
+
+    The features are the scalar input fields in stored order. One that is called like another column of the frame
+    (task_id, label, confidence, weight, source, outcome) stands under ``input.<name>``.
+    """
     import pandas as pd
 
     until = datetime.max if as_of is None else as_of
@@ -81,10 +122,9 @@ def training_frame(tx: Transaction, as_of: datetime | None) -> pd.DataFrame:
     reviews = _reviews(tx, rows)
     kept = [(row, found) for row, found in _with_payload(tx, rows) if "input" in found]  # the others were erased
     lines = [_training_line(row, found, reviews[row.task_id, row.final or 0]) for row, found in kept]
-    columns = ["task_id", "label", "confidence", "weight", "source", "outcome"]
-    frame = pd.DataFrame(lines, columns=None if lines else columns)
-    features = [name for name in frame.columns if name not in columns]
-    return frame[["task_id", *features, *columns[1:]]]
+    frame = pd.DataFrame(lines, columns=None if lines else _FACTS)
+    features = [name for name in frame.columns if name not in _FACTS]
+    return frame[["task_id", *features, *_FACTS[1:]]]
 
 
 def _training_line(row: TaskRow, found: dict[str, Any], review: dict[str, Any]) -> dict[str, Any]:
@@ -93,8 +133,8 @@ def _training_line(row: TaskRow, found: dict[str, Any], review: dict[str, Any]) 
         label = (found.get("prediction") or {}).get("label")
     elif row.outcome == "correct":
         label = (found["answers"].get(("correction", row.final)) or {}).get("label")
-    source = "audit" if row.audit else "adjudication" if review["adjudication"] else "human_review"
-    features = {k: v for k, v in found["input"].items() if _is_scalar(v)}
+    source = "audit" if row.random_audit else "adjudication" if review["adjudication"] else "human_review"
+    features = {_HIDES.sub(r"input.\g<0>", k): v for k, v in found["input"].items() if _is_scalar(v)}
     known = 0.5 if row.confidence is None else row.confidence
     facts = {"label": label, "confidence": row.confidence, "weight": 1 / (known + 0.01)}
     return features | {"task_id": row.task_id, **facts, "source": source, "outcome": row.outcome}
@@ -155,7 +195,18 @@ def _with_payload(tx: Transaction, rows: list[TaskRow]) -> Iterator[tuple[TaskRo
 
 
 def export(tx: Transaction, path: str, inputs: bool) -> int:
-    """Write the history to a file by its ending and return the number of lines."""
+    """Write the history to a file by its ending and return the number of lines.
+
+    Labels and flags may be of any kind: in CSV and Parquet they stand as canonical text, and so do input fields of
+    mixed kinds. JSON Lines and Parquet keep every text as it is. CSV is read by spreadsheets, which run text that
+    begins with ``=``, ``+``, ``-``, ``@``, tab or a line break: such text, unless it is a number, gets a leading
+    apostrophe (OWASP, "CSV Injection").
+
+    Raises
+    ------
+    BadInput
+        Another ending than .parquet, .csv or .jsonl, or no such folder.
+    """
     target = Path(path)
     writers = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines}
     if target.suffix not in writers:
@@ -174,11 +225,11 @@ def export(tx: Transaction, path: str, inputs: bool) -> int:
 
 
 def _texts(frame: pd.DataFrame) -> pd.DataFrame:
-    """Labels may be of any kind: as JSON text they keep it."""
-    import pandas as pd
-
-    for name in ("prediction", "label", *_FLAGS):
-        frame[name] = [None if v is pd.NA else json.dumps(v, ensure_ascii=False) for v in frame[name]]
+    """Turn values of any kind into canonical text."""
+    mixed = [name for name in frame.columns if name.startswith("input.") and frame[name].dtype == object]
+    for name in ("prediction", "label", *_FLAGS, *mixed):
+        gone = frame[name].isna()
+        frame[name] = [None if none else canonical(v) for v, none in zip(frame[name], gone, strict=True)]
     return frame
 
 
@@ -187,8 +238,28 @@ def _parquet(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _csv(frame: pd.DataFrame, path: Path) -> None:
-    _texts(frame).to_csv(path, index=False)
+    import pandas as pd
+
+    frame = _texts(frame)
+    for name in frame.columns.drop("reasons"):
+        if frame[name].dtype == object or isinstance(frame[name].dtype, pd.StringDtype):
+            text = frame[name].astype("string")
+            runs = text.str.match(_FORMULA) & ~text.str.fullmatch(_NUMBER)
+            frame[name] = text.mask(runs.fillna(False), "'" + text)
+    frame.to_csv(path, index=False, lineterminator="\r\n")  # so that a carriage return within a text is quoted
 
 
 def _json_lines(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_json(path, orient="records", lines=True, date_format="iso", force_ascii=False)
+    for name in _TIMES:
+        frame[name] = frame[name].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    columns = [column.astype(object).where(column.notna(), None).tolist() for _, column in frame.items()]
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for values in zip(*columns, strict=True):
+            file.write(_line(dict(zip(frame.columns, values, strict=True))) + "\n")
+
+
+def _line(record: dict[str, Any]) -> str:
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):  # something that JSON does not have
+        return json.dumps({name: json.loads(canonical(value)) for name, value in record.items()}, ensure_ascii=False)

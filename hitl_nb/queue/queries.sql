@@ -40,9 +40,6 @@ SELECT * FROM event WHERE task_id IS NOT NULL AND seq > (SELECT coalesce(max(seq
 -- get_task: One task.
 SELECT * FROM task WHERE task_id = :task_id;
 
--- get_tasks: Several tasks.
-SELECT * FROM task WHERE task_id = ANY(:task_ids) ORDER BY task_id;
-
 -- get_payload: All payloads of one task.
 SELECT version, kind, body FROM payload WHERE task_id = :task_id;
 
@@ -61,8 +58,24 @@ SELECT * FROM event WHERE seq > :since ORDER BY seq LIMIT :limit;
 -- answered_until: Tasks that somebody had answered at a time.
 SELECT DISTINCT task_id FROM event WHERE move = 'review' AND at_time <= :until;
 
--- events_by_task: The log of all tasks, task by task.
-SELECT * FROM event WHERE task_id IS NOT NULL ORDER BY task_id, seq;
+-- pages: Ids that part the tasks of log and table into pages of about ``n`` lines.
+SELECT DISTINCT task_id FROM (
+    SELECT task_id, row_number() OVER (ORDER BY task_id) AS place
+    FROM (SELECT task_id FROM event WHERE task_id IS NOT NULL UNION ALL SELECT task_id FROM task)
+) WHERE place % :n = 0 ORDER BY task_id;
+
+-- events_between: The log of the tasks after one id, up to another, task by task.
+SELECT * FROM event
+WHERE task_id IS NOT NULL AND (:after IS NULL OR task_id > :after) AND (:until IS NULL OR task_id <= :until)
+ORDER BY task_id, seq;
+
+-- tasks_between: The lines of the tasks after one id, up to another.
+SELECT * FROM task
+WHERE (:after IS NULL OR task_id > :after) AND (:until IS NULL OR task_id <= :until) ORDER BY task_id;
+
+-- keys_between: The ingest keys of the tasks after one id, up to another.
+SELECT task_id, body FROM payload
+WHERE kind = 'key' AND (:after IS NULL OR task_id > :after) AND (:until IS NULL OR task_id <= :until);
 
 -- event_by_submit: The answer that a client gave under an id.
 SELECT * FROM event WHERE submit_id = :submit_id LIMIT 1;
@@ -122,13 +135,25 @@ SELECT task.expertise, event.at_time FROM event JOIN task USING (task_id)
 WHERE event.move = 'review' ORDER BY event.seq DESC LIMIT :n;
 
 -- counts: How many tasks there are of each kind.
-SELECT status, audit, outcome, priority, expertise, overdue, count(*) FROM task GROUP BY ALL;
+SELECT status, outcome, priority, expertise, overdue, count(*) FROM task GROUP BY ALL;
+
+-- audit_counts: Audits after the fact; random audits drawn, judged, wrong, judged by two, and where those two differ.
+WITH said AS (
+    SELECT task_id, json_extract(body, '$.number') AS number, json_extract_string(body, '$.outcome') <> 'approve' AS wrong,
+           CAST(json_extract(body, '$.adjudication') AS BOOLEAN) AS adjudication
+    FROM event WHERE move = 'review'
+)
+SELECT (SELECT count(*) FROM event WHERE move = 'audit'), count(*), count(first.wrong),
+       count(*) FILTER (WHERE first.wrong), count(second.wrong), count(*) FILTER (WHERE first.wrong <> second.wrong)
+FROM task
+LEFT JOIN said AS first
+  ON first.task_id = task.task_id AND first.number = json_extract(task.standing, '$[0][0]')
+LEFT JOIN said AS second
+  ON second.task_id = task.task_id AND second.number = json_extract(task.standing, '$[1][0]') AND NOT second.adjudication
+WHERE task.audit AND task.audit_probability > 0;
 
 -- reviewer_counts: How many answers each reviewer gave, from when to when.
 SELECT actor, count(*), min(at_time), max(at_time) FROM event WHERE move = 'review' GROUP BY actor ORDER BY 2 DESC, 1;
-
--- keys: The ingest keys.
-SELECT task_id, body FROM payload WHERE kind = 'key';
 
 -- subject_tasks: Tasks about a subject.
 SELECT DISTINCT task_id FROM payload WHERE kind = 'subject' AND body = :subject;
@@ -142,14 +167,27 @@ SELECT task.task_id FROM task LEFT JOIN payload
 WHERE payload.task_id IS NULL AND task.erased_at IS NULL LIMIT :n;
 
 -- stray_payload: Payloads of no task, or of an erased one.
-SELECT payload.task_id FROM payload LEFT JOIN task USING (task_id)
+SELECT DISTINCT payload.task_id FROM payload LEFT JOIN task USING (task_id)
 WHERE task.task_id IS NULL OR task.erased_at IS NOT NULL LIMIT :n;
+
+-- altered: Answers about a payload that is no longer what was shown, without a logged erasure.
+SELECT DISTINCT event.task_id FROM event JOIN task USING (task_id)
+LEFT JOIN payload AS input ON input.task_id = event.task_id AND input.kind = 'input'
+  AND input.version = CAST(json_extract(event.body, '$.version') AS INTEGER)
+LEFT JOIN payload AS prediction ON prediction.task_id = event.task_id AND prediction.kind = 'prediction'
+  AND prediction.version = CAST(json_extract(event.body, '$.version') AS INTEGER)
+WHERE event.move = 'review' AND task.erased_at IS NULL
+  AND (:after IS NULL OR event.task_id > :after) AND (:until IS NULL OR event.task_id <= :until)
+  AND sha256(concat(input.body, chr(10), prediction.body)) <> json_extract_string(event.body, '$.shown');
+
+-- disorder: Where the log does not go on by one, or goes back in time.
+SELECT seq, CASE WHEN seq <= before THEN 'twice' WHEN seq > before + 1 THEN 'gap' ELSE 'back' END FROM (
+    SELECT seq, lag(seq, 1, 0) OVER log AS before, at_time < lag(at_time) OVER log AS back
+    FROM event WINDOW log AS (ORDER BY seq)
+) WHERE seq <> before + 1 OR back ORDER BY seq LIMIT :n;
 
 -- doubled: Ids that stand twice.
 SELECT task_id FROM task GROUP BY task_id HAVING count(*) > 1 LIMIT :n;
-
--- all_tasks: The whole table, in order.
-SELECT * FROM task ORDER BY task_id;
 
 -- clear_tasks: Empty the derived table before it is rebuilt.
 DELETE FROM task;
@@ -159,21 +197,30 @@ WITH said AS (
     SELECT task_id, version, kind,
            CASE WHEN starts_with(body, '{"$object":') THEN json_extract(body, '$."$object"') ELSE body END AS body
     FROM payload WHERE kind IN ('prediction', 'correction')
+), first AS (
+    SELECT event.task_id, json_extract_string(event.body, '$.outcome') <> 'approve' AS wrong
+    FROM event JOIN task USING (task_id)
+    WHERE event.move = 'review' AND task.audit AND task.audit_probability > 0
+      AND json_extract(event.body, '$.number') = json_extract(task.standing, '$[0][0]')
 )
 SELECT task.task_id, task.created_at AS at_time, task.confidence, json_extract(prediction.body, '$.label') AS prediction,
        CASE WHEN task.status <> 'reviewed' THEN NULL
             WHEN task.outcome = 'approve' THEN json_extract(prediction.body, '$.label')
             WHEN task.outcome = 'correct' THEN json_extract(correction.body, '$.label') END AS label,
-       CASE WHEN task.status = 'reviewed' THEN task.outcome <> 'approve' END AS wrong,
-       task.review_probability, CASE WHEN task.status = 'reviewed' THEN task.outcome END AS outcome, task.reviewer,
+       CASE WHEN task.audit AND task.audit_probability > 0 THEN first.wrong
+            WHEN task.status = 'reviewed' THEN task.outcome <> 'approve' END AS wrong,
+       task.review_probability, CASE WHEN task.status = 'reviewed' THEN task.outcome END AS outcome,
+       CASE WHEN task.status = 'reviewed' THEN task.reviewer END AS reviewer,
        task.grouping AS "group", task.value, task.model, task.policy, task.status, task.priority, task.expertise,
        task.deadline, task.reasons, task.hard,
        json_extract(prediction.body, '$.is_anomalous') AS is_anomalous,
        json_extract(prediction.body, '$.high_value_transaction') AS high_value_transaction,
        json_extract(prediction.body, '$.irreversible') AS irreversible,
        json_extract(prediction.body, '$.regulated') AS regulated,
-       task.audit_uniform, task.audit_probability, task.claimed_at, task.reviewed_at
+       task.audit_uniform, task.audit_probability, task.claimed_at,
+       CASE WHEN task.status = 'reviewed' THEN task.reviewed_at END AS reviewed_at
 FROM task
+LEFT JOIN first ON first.task_id = task.task_id
 LEFT JOIN said AS prediction
   ON prediction.task_id = task.task_id AND prediction.version = task.version AND prediction.kind = 'prediction'
 LEFT JOIN said AS correction
@@ -184,6 +231,3 @@ ORDER BY task.task_id;
 SELECT payload.task_id, payload.body FROM payload JOIN task
   ON payload.task_id = task.task_id AND payload.version = task.version AND payload.kind = 'input'
 ORDER BY payload.task_id;
-
--- double_audits: Audits that two people judged independently.
-SELECT task_id, standing FROM task WHERE audit AND reviews_required > 1 AND answers >= 2 AND erased_at IS NULL;

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hitl_nb.display import Shows, Table
-from hitl_nb.errors import BadInput, QueueError
+from hitl_nb.errors import BadInput
 from hitl_nb.payload import digest, name, parse
 from hitl_nb.queue import answer, change, deadline, history, read, submit, summary, upkeep
 from hitl_nb.queue.backlog import Wait
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: time between two looks at leases and deadlines
-TICK = timedelta(seconds=1)
 #: most tasks or events that one call returns
 MAX_PAGE = 100_000
 
@@ -51,7 +47,8 @@ class ReviewQueue(Shows):
     def __init__(self, store: Store) -> None:
         self.store = store
         self._ids = Ids()
-        self._stop = threading.Event()
+        #: set once it is closed
+        self.ended = threading.Event()
         self._policy: str | None = None
 
     def __repr__(self) -> str:
@@ -168,7 +165,7 @@ class ReviewQueue(Shows):
     ) -> list[ReviewTask]:
         """Take the best ``n`` tasks that the reviewer may judge, for the time of ``lease``; fewer if fewer wait."""
         who = Reviewer.of(reviewer)
-        self._tick_if_due()
+        self.tick_if_due()
 
         def work(tx: Transaction) -> list[ReviewTask] | None:
             rows = answer.claim(tx, who, n, expertise, lease)
@@ -236,7 +233,7 @@ class ReviewQueue(Shows):
         self, task_id: str, input_data: Mapping[str, Any], ai_prediction: Mapping[str, Any],
         confidence: float | None = None,
     ) -> None:  # fmt: skip
-        """Put a new payload in the place of an open task's old one; leases and answers to the old one are void."""
+        """Put a new payload in place of an open task's, but not of a random audit's; leases and answers are void."""
         self._write(lambda tx: change.replace(tx, task_id, input_data, ai_prediction, confidence))
 
     def withdraw(self, task_id: str, reason: str | None = None) -> None:
@@ -265,25 +262,11 @@ class ReviewQueue(Shows):
         self.store.look_ahead()
         return touched
 
-    def _tick_if_due(self) -> None:
+    def tick_if_due(self) -> None:
+        """Call ``tick`` if the time of a lease or deadline has come."""
         due = self.store.backlog.next_due
         if due is not None and due <= self.store.now:
             self.tick()
-
-    def start_ticking(self) -> None:
-        """Look at leases and deadlines each second, until the queue is closed or forgotten."""
-        alive, stop = weakref.ref(self), self._stop
-
-        def run() -> None:
-            while not stop.wait(TICK.total_seconds()):
-                queue = alive()
-                if queue is None:
-                    return
-                with suppress(QueueError):  # closed between two looks, or a full disk: look again later
-                    queue._tick_if_due()
-                del queue
-
-        threading.Thread(target=run, name="hitl_nb-tick", daemon=True).start()
 
     # -- waiting
 
@@ -298,7 +281,7 @@ class ReviewQueue(Shows):
             Number of an answer already known; only a later one is returned.
         """
         caller = name("caller", to)
-        self._tick_if_due()
+        self.tick_if_due()
         if self._look(lambda tx: read.answer_of(tx, task_id, after))[1] is None:
             return None
 
@@ -345,7 +328,7 @@ class ReviewQueue(Shows):
         return self.store.backlog.wait(expertise, least)
 
     def history(self, inputs: bool = False) -> pd.DataFrame:
-        """Return every decision with its answer, one line a task; ``inputs`` adds the scalar input fields."""
+        """Return a line a task: its answer, and ``wrong``, of an audit by its first answer; ``inputs`` adds scalars."""
         return self._read(lambda tx: history.history(tx, inputs))
 
     def training_frame(self, as_of: datetime | None = None) -> pd.DataFrame:
@@ -358,7 +341,7 @@ class ReviewQueue(Shows):
         return self._read(history.annotation_frame)
 
     def export(self, path: str, inputs: bool = False) -> int:
-        """Write the history to a .parquet, .csv or .jsonl file; returns the number of lines."""
+        """Write the history to .parquet, .jsonl or .csv (formulas get an apostrophe in front); returns its length."""
         return self._read(lambda tx: history.export(tx, str(path), inputs))
 
     # -- upkeep
@@ -384,11 +367,11 @@ class ReviewQueue(Shows):
     @property
     def closed(self) -> bool:
         """Whether the queue was closed."""
-        return self._stop.is_set() or self.store.closed
+        return self.ended.is_set() or self.store.closed
 
     def close(self) -> None:
         """Give the file free; safe to call twice."""
-        self._stop.set()
+        self.ended.set()
         self.store.close()
 
     def _write(self, work: Callable[[Transaction], T], *, search: bool = False) -> T:

@@ -30,12 +30,18 @@ class Stats:
     open_by_expertise: dict[str | None, int] = field(default_factory=dict)
     #: open tasks whose deadline has passed
     overdue: int = 0
-    #: random audits drawn
+    #: tasks whose caller was told ``auto_approved``, audited since or not
+    automatic: int = 0
+    #: random audits drawn, with a known probability; what a caller asked to audit was chosen and is none
     audits: int = 0
-    #: random audits judged
+    #: random audits judged at least once
     audited: int = 0
-    #: random audits in which the reviewer disagreed with the model
+    #: random audits whose first standing judgement disagrees with the model; a later one never replaces it
     disagreed: int = 0
+    #: random audits that two people judged without knowing of each other; adjudicators know
+    judged_twice: int = 0
+    #: of those, how often one agreed with the model and the other did not
+    differed: int = 0
     #: answers by reviewer
     reviewers: dict[str, int] = field(default_factory=dict)
     #: all tasks, auto-approved ones included
@@ -43,10 +49,8 @@ class Stats:
 
     @property
     def automatic_share(self) -> float | None:
-        """Share decided without a person's prior look, audits included; None for an empty queue."""
-        if not self.total:
-            return None
-        return (self.status.get(Status.AUTO_APPROVED, 0) + self.audits) / self.total
+        """Share whose caller was told ``auto_approved`` at once; None for an empty queue."""
+        return self.automatic / self.total if self.total else None
 
 
 def review_of(event: EventRow, said: Mapping[tuple[str, int], Any], found: Mapping[str, Any]) -> Review:
@@ -169,29 +173,26 @@ def answer_of(tx: Transaction, task_id: str, after: int) -> tuple[TaskRow, Revie
 
 
 def stats(tx: Transaction) -> Stats:
-    """Count everything."""
-    counters: dict[str, Counter[Any]] = {k: Counter() for k in ("status", "outcome", "priority", "expertise", "fact")}
-    for status, audit, outcome, priority, expertise, overdue, count in tx.rows("counts"):
+    """Count everything, at one moment."""
+    counters: dict[str, Counter[Any]] = {k: Counter() for k in ("status", "outcome", "priority", "expertise")}
+    overdue = 0
+    for status, outcome, priority, expertise, late, count in tx.rows("counts"):
         counters["status"][status] += count
         if status == Status.REVIEWED:
             counters["outcome"][outcome] += count
-            counters["fact"]["audited"] += count * audit
-            counters["fact"]["disagreed"] += count * (audit and outcome != ReviewOutcome.APPROVE)
         if status in OPEN:
             counters["priority"][str(Priority.ranked(priority))] += count
             counters["expertise"][expertise] += count
-            counters["fact"]["overdue"] += count * overdue
-        counters["fact"]["audits"] += count * audit
-    facts = counters["fact"]
+            overdue += count * late
+    audited_later, *audits = tx.rows("audit_counts")[0]
     return Stats(
         status=dict(counters["status"]),
         outcome=dict(counters["outcome"]),
         open_by_priority=dict(counters["priority"]),
         open_by_expertise=dict(counters["expertise"]),
-        overdue=facts["overdue"],
-        audits=facts["audits"],
-        audited=facts["audited"],
-        disagreed=facts["disagreed"],
+        overdue=overdue,
+        automatic=counters["status"][Status.AUTO_APPROVED] + audited_later,
+        **dict(zip(("audits", "audited", "disagreed", "judged_twice", "differed"), audits, strict=True)),
         reviewers={actor: count for actor, count, *_ in tx.rows("reviewer_counts")},
         total=sum(counters["status"].values()),
     )

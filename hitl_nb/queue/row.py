@@ -76,7 +76,7 @@ class TaskRow:
     on_deadline: str = "escalate"
     #: expertise of level 1, 2, …: JSON list
     escalation: str = "[]"
-    #: whether it is a random audit
+    #: whether it is judged as an audit: blind
     audit: bool = False
     #: the logged draw
     audit_uniform: float | None = None
@@ -107,6 +107,11 @@ class TaskRow:
     def reviewers(self) -> list[str]:
         """Those whose answers stand."""
         return [reviewer for _, reviewer in json.loads(self.standing)]
+
+    @property
+    def random_audit(self) -> bool:
+        """Whether chance drew it, with a known probability; what a caller asked to audit was chosen."""
+        return self.audit and bool(self.audit_probability)
 
 
 #: columns of the table, in order

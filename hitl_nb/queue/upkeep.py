@@ -1,43 +1,82 @@
-"""Keeping the file sound: the task table against the log, and the log against itself."""
+"""Keeping the file sound: the task table against the log, log and payloads against what they were."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice, pairwise
+from uuid import UUID
 
+from hitl_nb.errors import shown
 from hitl_nb.payload import parse
 from hitl_nb.queue.row import COLUMNS, TaskRow, fold
 from hitl_nb.queue.store import Transaction, event_row, task_row
 from hitl_nb.queue.submit import key_hash
 from hitl_nb.task import MOVES, Move, Status
 
-#: problems of one kind that are named; more are only counted by looking again
-NAMED = 20
+#: problems that are named at once, and of those that a single query finds; mended ones make room for others
+NAMED, NAMED_OF_A_KIND = 100, 20
+#: lines of log and table that are looked at together; a task is never parted
+PAGE = 10_000
+#: id after which a page begins, and with which it ends; None: no bound
+Page = dict[str, UUID | None]
+
+_SAYS = {
+    "twice": "event {} stands twice in the log",
+    "gap": "events are missing in the log before event {}",
+    "back": "event {} happened before the one before it",
+    "doubled": "task {} stands twice",
+    "missing_payload": "task {} has no payload and no logged erasure",
+    "stray_payload": "a payload of task {} should not be there",
+    "altered": "the payload of task {} is not what was shown to a reviewer",
+}
 
 
 def verify(tx: Transaction) -> list[str]:
-    """Return what is wrong, in words; an empty list means that table, log and payloads agree."""
-    problems = [f"task {row[0]} stands twice" for row in tx.rows("doubled", n=NAMED)]
-    problems += [f"task {row[0]} has no payload and no logged erasure" for row in tx.rows("missing_payload", n=NAMED)]
-    problems += [f"a payload of task {row[0]} should not be there" for row in tx.rows("stray_payload", n=NAMED)]
-    table = {row.task_id: row for row in map(task_row, tx.rows("all_tasks"))}
-    for row, illegal in from_log(tx):
-        problems += illegal
+    """Return what is wrong, in words; an empty list means that table, log and payloads agree.
+
+    The file is read page by page, and the first 100 problems are named. A logged erasure is no problem.
+    """
+    return list(islice(_problems(tx), NAMED))
+
+
+def _problems(tx: Transaction) -> Iterator[str]:
+    yield from (_SAYS[what].format(seq) for seq, what in tx.rows("disorder", n=NAMED_OF_A_KIND))
+    for what in ("doubled", "missing_payload", "stray_payload"):
+        yield from (_SAYS[what].format(row[0]) for row in tx.rows(what, n=NAMED_OF_A_KIND))
+    for page in pages(tx):
+        try:
+            yield from _differences(tx, page)
+            yield from (_SAYS["altered"].format(row[0]) for row in tx.rows("altered", **page))
+        except (ValueError, TypeError) as error:
+            yield f"a task up to {page['until'] or 'the last'} has a log or key that cannot be read: {shown(error)}"
+
+
+def pages(tx: Transaction) -> list[Page]:
+    """Return the pages of the file, in the order of task ids."""
+    bounds = [None, *(task_id for (task_id,) in tx.rows("pages", n=PAGE)), None]
+    return [{"after": after, "until": until} for after, until in pairwise(bounds)]
+
+
+def _differences(tx: Transaction, page: Page) -> Iterator[str]:
+    table = {row.task_id: row for row in map(task_row, tx.rows("tasks_between", **page))}
+    for row, illegal in from_log(tx, page):
+        yield from illegal
         stored = table.pop(row.task_id, None)
         if stored is None:
-            problems.append(f"task {row.task_id} is in the log but not in the table")
+            yield f"task {row.task_id} is in the log but not in the table"
         elif stored != row:
             differing = [c for c in COLUMNS if getattr(stored, c) != getattr(row, c)]
-            problems.append(f"task {row.task_id} differs from its log in {', '.join(differing)}")
-    return problems + [f"task {task_id} is in the table but not in the log" for task_id in table]
+            yield f"task {row.task_id} differs from its log in {', '.join(differing)}"
+    yield from (f"task {task_id} is in the table but not in the log" for task_id in table)
 
 
-def from_log(tx: Transaction) -> Iterator[tuple[TaskRow, list[str]]]:
-    """Yield each task as log and keys tell it, with the moves that the table of moves does not allow."""
-    hashes = {str(task_id): key_hash(parse(body)) for task_id, body in tx.rows("keys")}
+def from_log(tx: Transaction, page: Page) -> Iterator[tuple[TaskRow, list[str]]]:
+    """Yield each task of a page as log and keys tell it, with the moves that the table of moves does not allow."""
+    hashes = {str(task_id): key_hash(parse(body)) for task_id, body in tx.rows("keys_between", **page)}
     row: TaskRow | None = None
     illegal: list[str] = []
-    for event in map(event_row, tx.rows("events_by_task")):
+    for event in map(event_row, tx.rows("events_between", **page)):
         if row is not None and row.task_id != event.task_id:
             yield replace(row, key_hash=hashes.get(row.task_id)), illegal
             row, illegal = None, []
@@ -55,9 +94,14 @@ def _legal(before: TaskRow, move: str, after: TaskRow) -> bool:
 
 
 def rebuild(tx: Transaction) -> int:
-    """Write the task table anew from the log; returns the number of tasks."""
-    rows = [row for row, _ in from_log(tx)]
+    """Write the task table anew from the log, page by page; returns the number of tasks."""
+    import pyarrow as pa
+
+    found, count = pages(tx), 0
     tx.rows("clear_tasks")
-    if rows:
-        tx.engine.put("task", COLUMNS, [[getattr(row, c) for c in COLUMNS] for row in rows])
-    return len(rows)
+    for page in found:
+        rows = [row for row, _ in from_log(tx, page)]
+        if rows:
+            tx.engine.put_arrow("task", pa.table({c: [getattr(row, c) for row in rows] for c in COLUMNS}))
+        count += len(rows)
+    return count
