@@ -248,6 +248,8 @@ class PairedComparison:
     only_champion_wrong: int
     #: cases that the challenger broke
     only_challenger_wrong: int
+    #: cases that both got wrong
+    both_wrong: int
     #: promote (proven not worse than the margin), refuse (proven worse), undecided
     verdict: Verdict
     #: about how many more random labels an equally good challenger needs, 80 % power; 0 unless undecided
@@ -322,15 +324,10 @@ def compare_paired(
     low, high = (_score_bound(repaired, broken, n, sign * z) for sign in (1, -1)) if n else (-1.0, 1.0)
     verdict: Verdict = "promote" if high <= margin else "refuse" if low > 0 else "undecided"
     return PairedComparison(
-        difference=(broken - repaired) / n if n else math.nan,
-        low=low,
-        high=high,
-        n=n,
-        only_champion_wrong=repaired,
-        only_challenger_wrong=broken,
-        verdict=verdict,
+        difference=(broken - repaired) / n if n else math.nan, low=low, high=high, n=n, verdict=verdict,
+        only_champion_wrong=repaired, only_challenger_wrong=broken, both_wrong=int((first & second).sum()),
         labels_needed=_labels_needed(repaired, broken, n, margin, z) if verdict == "undecided" else 0,
-    )
+    )  # fmt: skip
 
 
 # -- certificates ------------------------------------------------------------------------------------------------------

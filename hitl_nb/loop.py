@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hitl_nb.errors import BadInput, FitFailed
-from hitl_nb.evidence import PairedComparison
+from hitl_nb.display import Shows, Table, table
+from hitl_nb.errors import BadInput, FitFailed, LearnerError, plain
+from hitl_nb.evidence import PairedComparison, clopper_pearson
 from hitl_nb.learner import Challenger, Learner, ModelStore
 from hitl_nb.queue import ReviewQueue
 
+#: what came of a retrain, and what to do next
+_VERDICTS = {
+    "first": ("is in use: the first model, compared with none", "loop.learner.predict(frame)"),
+    "promote": ("is in use now: proven not worse by more than the margin", "loop.learner.predict(frame)"),
+    "refuse": ("is not in use: proven worse", "look at the answers it learned from; the model before stays in use"),
+    "undecided": ("is not in use: undecided", "about {more:,} more random labels; audits give them"),
+}
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RetrainReport:
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class RetrainReport(Shows):
     """What a retrain led to; ``str()`` is one sentence."""
 
     #: the new model
@@ -29,14 +39,39 @@ class RetrainReport:
     promoted: bool
     #: how often this holdout has been looked at; each look adds its own chance of a wrong promotion
     looks: int
+    #: task ids that the model in use learned from and that no longer stand so: undone, corrected or erased since
+    outdated: tuple[str, ...] = ()
+    #: the model that was in use until then; None for a first model
+    before: str | None = None
 
     def __str__(self) -> str:
         made = f"{self.challenger.version} from {self.challenger.n_rows} rows"
-        return f"{made}: {self.comparison or 'promote: the first model'} (look {self.looks})"
+        old = f"; the model in use learned from {len(self.outdated)} rows that no longer stand" if self.outdated else ""
+        return f"{made}: {self.comparison or 'promote: the first model'} (look {self.looks}){old}"
+
+    def _table(self) -> Table:
+        made, found, rows = self.challenger, self.comparison, []
+        notes = [f"it learned from {made.n_rows:,} rows, {made.metrics.get('reviewed_rows', 0):,} of them reviewed"]
+        if found is not None:
+            repaired, broken, both = found.only_champion_wrong, found.only_challenger_wrong, found.both_wrong
+            old, new = (str(clopper_pearson(both + wrong, found.n)) for wrong in (repaired, broken))
+            rows += [(f"{self.before}, in use before", both + repaired, old), (made.version, both + broken, new)]
+            bounds = f"{found.difference:+.1%} ({found.low:+.1%} to {found.high:+.1%}, one-sided bounds at 95%)"
+            rows.append((f"{repaired} repaired, {broken} broken", broken - repaired, bounds))
+            notes += [f"look {self.looks} at this holdout; each adds its own chance of a wrong promotion"]
+        if self.outdated:
+            notes += [f"the model in use learned from {len(self.outdated):,} rows that no longer stand: retrain"]
+        columns = ("model", f"wrong of {found.n}", "error on the holdout") if found else ()
+        verdict, todo = _VERDICTS[found.verdict if found else "first"]
+        more = found.labels_needed if found else 0
+        return table(f"{made.version} {verdict}", columns, rows, [*notes, f"next: {todo.format(more=more)}"])
 
 
 class Loop:
     """Feeds the answers of a queue to a learner, retrains when enough have come, promotes on proof alone.
+
+    With `models` it takes up where the last loop on that folder ended: the model in use, version numbers, looks at the
+    holdout, what was trained on and what was held out. Labels that did not come from the queue are added again.
 
     Parameters
     ----------
@@ -44,6 +79,11 @@ class Loop:
     learner : what learns from them; give it the initial labels with ``learner.add`` first
     models : where models are kept; None: in memory only
     margin : a challenger is promoted when its error is proven to exceed the champion's by no more than this share
+
+    Raises
+    ------
+    UntrustedModel : a file among the models is damaged, foreign or hostile; it is named
+    BadInput : the learner works on other feature columns than the model in use
 
     Examples
     --------
@@ -63,36 +103,69 @@ class Loop:
         self, queue: ReviewQueue, learner: Learner, *, models: ModelStore | None = None, margin: float = 0.02
     ) -> None:
         self.queue, self.learner, self.models, self.margin = queue, learner, models, margin
+        self._refreshing, self._retraining = threading.Lock(), threading.Lock()
+        if models is not None:
+            learner.resume(models.load() if models.latest() else None, models.records())
 
     def refresh(self) -> int:
-        """Hand the answers that stand to the learner; returns how many are new or changed."""
-        frame = self.queue.training_frame()
-        return self.learner.add(frame) if len(frame) else 0
+        """Let the learner hold the answers that stand, and no others; returns how many are new, changed or gone.
+
+        An answer that was undone, disputed, replaced or erased goes. Rows that came by ``learner.add`` stay.
+        """
+        with self._refreshing:  # an older look at the queue must not come after a newer one
+            return self.learner.sync(self.queue.training_frame())
 
     def retrain(self, progress: Callable[[str], None] | None = None, force: bool = False) -> RetrainReport:
         """Fit a challenger, compare it with the champion on the holdout, and promote it if it is proven not worse.
 
+        May run in a thread while answers come; they are for the next one. What it raises before a model is in use
+        leaves champion, rows and count as they were.
+
+        Parameters
+        ----------
+        progress : called with a short line at each stage; what it raises ends the retrain
+        force : retrain although too few new answers came
+
         Raises
         ------
         NotEnoughSamples : too few new answers, unless ``force``
-        FitFailed : the estimator raised; champion and buffer are unchanged
+        FitFailed : the estimator raised
+        LearnerError : a retrain is running, or a model could not judge the holdout
         """
-        challenger = self.learner.fit(progress, force)
-        first = self.learner.champion is None
-        comparison = None if first else self.learner.compare(challenger, self.margin)
-        promoted = comparison is None or comparison.verdict == "promote"
-        if self.models is not None:
-            self.models.save(challenger, created_at=self.queue.store.now)
-        if promoted:
-            self.learner.promote(challenger)
-        if promoted and self.models is not None:
-            self.models.use(challenger.version)
-        report = RetrainReport(
-            challenger=challenger, comparison=comparison, promoted=promoted, looks=self.learner.looks
-        )
-        facts = {"model": challenger.version, "data": challenger.data_hash, "promoted": promoted}
+        if not self._retraining.acquire(blocking=False):
+            raise LearnerError(what=plain("a retrain is running already; wait for its report"))
+        fitted = self.learner.fitted
+        try:
+            report = self._retrained(progress or (lambda line: None), force)
+        except BaseException:
+            self.learner.fitted = fitted
+            raise
+        finally:
+            self._retraining.release()
+        made = report.challenger
+        facts = {"model": made.version, "data": made.data_hash, "promoted": report.promoted}
         self.queue.note("retrain", facts | {"says": str(report)})
         return report
+
+    def _retrained(self, progress: Callable[[str], None], force: bool) -> RetrainReport:
+        learner, comparison = self.learner, None
+        before = learner.champion.version if learner.champion else None
+        challenger = learner.fit(progress, force)
+        if learner.champion is not None:
+            progress(f"comparing with {learner.champion.version} on {len(learner.holdout_rows)} rows")
+            comparison = learner.compare(challenger, self.margin)
+        promoted = comparison is None or comparison.verdict == "promote"
+        if self.models is not None:
+            facts = {"promoted": promoted}
+            self.models.save(challenger, created_at=self.queue.store.now, looks=learner.looks, metrics=facts)
+        if promoted and self.models is not None:
+            self.models.use(challenger.version)
+        if promoted:
+            learner.promote(challenger)
+        return RetrainReport(
+            challenger=challenger, comparison=comparison, promoted=promoted, looks=learner.looks,
+            outdated=tuple(learner.outdated), before=before,
+        )  # fmt: skip
 
 
 def default_estimator() -> Any:

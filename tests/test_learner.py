@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_digits
@@ -265,6 +266,47 @@ def test_a_gap_is_the_same_however_it_is_written():
     assert learner.add(again.head(1).assign(town=None)) == 1
 
 
+def test_a_number_is_the_same_whatever_stands_beside_it():
+    learner = Learner(logistic())
+    learner.add(table([[1.0]], ["a"]))
+    beside = pd.concat([table([[1]], ["a"]), table([["far"]], ["b"], start=1), table([[10**400]], ["b"], start=2)])
+    assert learner.add(beside) == 2
+    assert learner.add(beside) == 0
+
+
+@pytest.mark.parametrize("label", [["a", "b"], {"a": 1}, math.inf, 2**70, 1e300])
+def test_a_label_that_no_model_can_learn_is_refused_with_its_task(label):
+    for rejects in ("drop", "label"):
+        learner = Learner(logistic(), rejects=rejects)
+        with pytest.raises(BadInput, match="task t00001"):
+            learner.add(table([[1.0], [2.0]], pd.Series([0, label], dtype=object)))
+
+
+def test_one_one_point_nought_and_true_are_one_label_and_text_is_another_kind():
+    learner = Learner(logistic(), min_samples=1)
+    learner.add(table([[1.0], [1.1], [1.2], [0.0]], pd.Series([1, 1.0, True, 0], dtype=object)))
+    assert learner.fit().model.classes_.tolist() == [0, 1]
+    with pytest.raises(BadInput, match=r"'1': labels mix text and numbers.*t00009"):
+        learner.add(table([[1.0]], ["1"], start=9))
+
+
+@pytest.mark.parametrize("confidence", ["0.5", True])
+def test_text_and_truth_are_no_confidence(confidence):
+    with pytest.raises(BadInput, match="task t00000"):
+        Learner(logistic()).add(table([[1.0]], [0], confidence=confidence))
+
+
+def test_sync_lets_go_of_what_an_earlier_one_brought_and_of_nothing_else():
+    learner = Learner(logistic())
+    learner.add(table([[1.0]], [0], source="initial"))
+    assert learner.sync(table([[2.0], [3.0]], [0, 1], start=1)) == 2
+    assert learner.sync(table([[3.0], [4.0]], [1, 1], start=2)) == 2  # one gone, one new
+    assert learner.sync(table([[3.0], [4.0]], [1, 0], start=2)) == 1
+    assert learner.buffer.frame()["x0"].tolist() == [1.0, 3.0, 4.0]
+    assert learner.sync(pd.DataFrame({"task_id": [], "label": [], "source": []})) == 2
+    assert learner.buffer.frame()["x0"].tolist() == [1.0]
+
+
 def test_of_two_rows_for_one_task_in_a_frame_the_later_one_stays():
     learner = Learner(logistic())
     assert learner.add(pd.concat([table([[1.0]], [0]), table([[1.0]], [1])])) == 1
@@ -376,8 +418,41 @@ def test_the_same_rows_make_the_same_model_in_any_order():
         made.append(learner.fit())
     assert made[0].data_hash == made[1].data_hash
     assert made[0].model.random_state == 0
+    assert np.array_equal(*(one.model.predict_proba(learner.buffer.inputs(table(CANCER, BENIGN))) for one in made))
     learner.add(table(CANCER[:1], 1 - BENIGN[:1]))
     assert learner.fit(force=True).data_hash != made[0].data_hash
+
+
+def test_one_class_alone_is_learned_or_refused_as_the_estimator_likes():
+    learner = Learner(RandomForestClassifier(3), min_samples=1)
+    learner.add(table([[1.0], [2.0]], ["a", "a"]))
+    learner.promote(learner.fit())
+    assert learner.predict([[5.0]])[["label", "confidence"]].to_numpy().tolist() == [["a", 1.0]]
+    assert learner.select([[5.0], [6.0]], 5).tolist() == [0, 1]
+    learner.estimator = LogisticRegression()
+    with pytest.raises(FitFailed, match="one class"):
+        learner.fit(force=True)
+
+
+def test_an_estimator_whose_probabilities_fail_is_a_failed_fit():
+    class Shy(Moody):
+        def predict_proba(self, X):
+            raise NotImplementedError("no probabilities here")
+
+    learner = Learner(Shy(), min_samples=1)
+    learner.add(table([[1.0], [2.0]], [0, 1]))
+    with pytest.raises(FitFailed, match="no probabilities here"):
+        learner.fit()
+    assert learner.counted == 2
+
+
+def test_a_weighting_of_ones_own_is_used_whatever_its_name(moody):
+    def inverse_confidence(confidence):
+        return np.arange(1.0, len(confidence) + 1)
+
+    learner = Learner(moody, weighting=inverse_confidence, min_samples=1)
+    learner.add(table([[1.0], [2.0], [3.0]], [0, 1, 1]))
+    assert learner.fit().model.weights_.tolist() == [0.5, 1.0, 1.5]
 
 
 # -- the holdout -------------------------------------------------------------------------------------------------------
@@ -421,6 +496,13 @@ def test_a_row_that_was_trained_on_never_joins_the_holdout(moody):
     assert learner.fit(force=True).model.ids_ == [3.0, 4.0]  # but an audit does not train either
 
 
+def test_a_row_that_becomes_an_audit_during_a_fit_does_not_join_the_holdout(moody):
+    learner = Learner(moody, min_samples=1)
+    learner.add(table([[1.0], [2.0]], [0, 1]))
+    learner.fit(progress=lambda line: learner.add(table([[1.0]], [0], source="audit")))
+    assert len(learner.holdout_rows) == 0
+
+
 def test_the_draw_hangs_on_seed_and_ids_not_on_the_order_of_rows():
     def held(seed, rows):
         learner = Learner(logistic(), seed=seed)
@@ -461,12 +543,41 @@ def test_without_a_holdout_the_verdict_is_undecided(moody):
     assert learner.compare(learner.fit(force=True)).verdict == "undecided"
 
 
+def test_without_a_holdout_no_model_is_asked():
+    learner = Learner(LogisticRegression(), features=lambda frame: csr_matrix(frame.to_numpy()), min_samples=1)
+    learner.add(table([[1.0], [2.0]], [0, 1]))
+    learner.promote(learner.fit())
+    assert learner.compare(learner.fit(force=True)).n == 0
+
+
 def test_a_fitted_estimator_is_the_champion_from_the_start():
     model = logistic().fit(CANCER, BENIGN)
     learner = Learner(model, min_samples=1)
     learner.add(table(CANCER[:50], BENIGN[:50]))
     assert (learner.champion.version, learner.champion.model) == ("v1", model)
     assert learner.fit().version == "v2"
+
+
+def test_a_label_seen_first_in_an_answer_counts_against_the_champion_and_is_learned():
+    learner = cancer_learner()
+    learner.promote(learner.fit())
+    held = learner.holdout_rows.head(10).reset_index().assign(label=2, source="audit", outcome="correct")
+    learner.add(held)
+    learner.add(table(CANCER[320:450], np.full(130, 2), start=320))
+    second = learner.fit()
+    assert second.model.classes_.tolist() == [0, 1, 2]
+    result = learner.compare(second)
+    assert result.only_champion_wrong + result.only_challenger_wrong > 0
+    assert result.n == 100
+
+
+def test_a_champion_of_numbers_is_compared_on_text_labels_as_equal():
+    champion = LogisticRegression().fit(pd.DataFrame({"x0": [0.0, 1.0]}), [0, 1])
+    learner = Learner(champion, rejects="label", min_samples=1)
+    learner.add(table([[0.0], [1.0]] * 50, [0, 1] * 50))
+    learner.add(table([[0.0], [1.0]], [0, 1], source="audit", start=200))
+    result = learner.compare(learner.fit())
+    assert (result.n, result.difference) == (2, 0)
 
 
 def test_a_reject_among_the_audits_has_no_label_and_is_not_compared_on(moody):
@@ -499,6 +610,22 @@ def test_the_same_pool_gives_the_same_batch_in_any_order():
     mixed = pool.sample(frac=1, random_state=1)
     one, other = (list(rows["task_id"].iloc[learner.select(rows, 20)]) for rows in (pool, mixed))
     assert one == other
+
+
+def test_ids_that_do_not_fit_the_pool_are_refused():
+    learner = cancer_learner()
+    learner.promote(learner.fit())
+    for ids in (["a"], list("abcd")):
+        with pytest.raises(BadInput, match="one id for each of the 3 rows"):
+            learner.select(CANCER[:3], 3, ids=ids)
+
+
+def test_a_fitted_estimator_answers_before_any_row_came_and_no_rows_are_no_answers():
+    pool = pd.DataFrame(CANCER[:5], columns=[f"x{i}" for i in range(30)])
+    learner = Learner(logistic().fit(pool.assign(x0=range(5)), [0, 1, 0, 1, 0]))
+    assert len(learner.predict(pool)) == 5
+    assert list(learner.predict(pool.head(0))) == ["label", "confidence", "model"]
+    assert sorted(learner.select(pool, 9)) == [0, 1, 2, 3, 4]
 
 
 def test_without_a_champion_select_is_random_by_seed():
@@ -548,6 +675,21 @@ def test_by_default_every_scalar_column_is_a_feature_in_stored_order():
     learner.add(mixed_rows()[["town", "x1", "x0", "label", "task_id", "source", "outcome"]])
     assert learner.buffer.columns == ["x0", "x1", "town"]
     assert learner.fit().model.classes_.tolist() == ["benign", "malignant"]
+
+
+@pytest.mark.parametrize("name", ["hash", "index", "version", "label "])
+def test_a_field_may_have_any_name_that_no_fact_has(name):
+    learner = Learner(logistic(), min_samples=1)
+    learner.add(table(CANCER[:40, :1], BENIGN[:40]).rename(columns={"x0": name}))
+    assert learner.buffer.frame()[name].tolist() == CANCER[:40, 0].tolist()
+    assert learner.add(learner.buffer.frame()) == 0
+    assert learner.fit().model.feature_names_in_.tolist() == [name]
+
+
+def test_a_name_that_stands_twice_is_refused():
+    rows = table([[1.0, 2.0]], [0]).rename(columns={"x1": "x0"})
+    with pytest.raises(BadInput, match=r"\['x0'\]: these names stand twice"):
+        Learner(logistic()).add(rows)
 
 
 def test_features_may_be_columns_or_a_function():

@@ -1,16 +1,23 @@
-"""Answers of a real queue reach a real learner; promotion needs proof."""
+"""Answers of a real queue reach a real learner and leave it again; promotion needs proof; a restart goes on."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
-from hitl_nb.errors import FitFailed, NotEnoughSamples
+from hitl_nb.errors import BadInput, FitFailed, LearnerError, ModelNotFound, NotEnoughSamples, UntrustedModel
 from hitl_nb.learner import Learner, ModelStore
 from hitl_nb.loop import ActiveLearningPipeline, Loop
 
@@ -142,3 +149,387 @@ def test_a_disputed_audit_stays_an_audit_and_never_trains(cancer):
     loop.refresh()
     assert loop.queue.training_frame()["source"].tolist() == ["audit"]
     assert loop.learner.counted == 0
+
+
+# -- answers that no longer stand --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loop():
+    with open_queue(":memory:") as queue:
+        yield Loop(queue, Learner(LogisticRegression(), min_samples=2))
+
+
+def answered(loop, x, outcome="approve", label="a", **more):
+    """Ask about one number and answer it; returns the task id."""
+    asked = {"input_data": {"x": float(x)}, "ai_prediction": {"label": label}, "confidence": 0.5, "reason": "unsure"}
+    task_id = loop.queue.submit(**asked | more).task_id
+    loop.queue.resolve(task_id, "ann", outcome)
+    return task_id
+
+
+def audited(loop, inputs, **more):
+    """Let a policy draw an audit of inputs that it passes, and approve it."""
+    policy = Policy(0.5, audit_rate=1.0, second_audit=0)
+    found = Orchestrator(queue=loop.queue, policy=policy).process(inputs, {"label": "a", "confidence": 0.9}, **more)
+    loop.queue.resolve(found["task_id"], "ann", "approve")
+
+
+def ids(loop):
+    return loop.learner.buffer.frame()["task_id"].tolist()
+
+
+TAKEN_BACK = {
+    "undone": lambda queue, task_id: queue.undo(task_id, "ann"),
+    "disputed": lambda queue, task_id: queue.object(task_id, "ben", "I doubt it"),
+    "erased": lambda queue, task_id: queue.forget("bob"),
+}
+
+
+@pytest.mark.parametrize("take_back", TAKEN_BACK.values(), ids=TAKEN_BACK)
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_answer_that_no_longer_stands_leaves_the_learner(loop, take_back, others):
+    kept = [answered(loop, i) for i in range(others)]
+    gone = answered(loop, 5, subject="bob")
+    assert loop.refresh() == others + 1
+    take_back(loop.queue, gone)
+    assert loop.refresh() == 1
+    assert ids(loop) == kept
+    assert loop.learner.counted == others
+    assert loop.refresh() == 0
+
+
+def test_what_a_user_added_by_hand_stays_whatever_the_queue_says(loop):
+    rows = {"x": [1.0, 2.0], "label": ["a", "b"], "source": ["initial", "human_review"], "outcome": "approve"}
+    loop.learner.add(pd.DataFrame(rows | {"task_id": ["first", "by hand"]}))
+    task_id = answered(loop, 3)
+    loop.refresh()
+    loop.queue.undo(task_id, "ann")
+    loop.refresh()
+    assert ids(loop) == ["first", "by hand"]
+
+
+def test_an_answer_given_anew_takes_the_place_of_the_first(loop):
+    task_id = answered(loop, 3)
+    loop.refresh()
+    loop.queue.undo(task_id, "ann")
+    loop.queue.replace(task_id, {"x": 4.0}, {"label": "b"})
+    loop.queue.resolve(task_id, "ann", "approve")
+    assert loop.refresh() == 1
+    assert loop.learner.buffer.frame()[["x", "label"]].to_numpy().tolist() == [[4.0, "b"]]
+
+
+def test_an_erased_audit_leaves_the_holdout(loop):
+    for subject in ("bob", "eve"):
+        audited(loop, {"x": 1.0}, subject=subject)
+    loop.refresh()
+    assert len(loop.learner.holdout_rows) == 2
+    loop.queue.forget("bob")
+    loop.refresh()
+    assert len(loop.learner.holdout_rows) == 1
+
+
+def test_what_goes_is_gone_even_if_a_new_answer_is_refused(loop):
+    gone, kept = answered(loop, 1, subject="bob"), answered(loop, 2)
+    loop.refresh()
+    loop.queue.forget("bob")
+    odd = answered(loop, 3, label=["a", "b"])
+    with pytest.raises(BadInput, match=odd):
+        loop.refresh()
+    assert ids(loop) == [kept]
+    assert gone not in ids(loop)
+
+
+def test_a_field_that_only_a_withdrawn_answer_had_blocks_nothing(loop):
+    kept, gone = answered(loop, 1), answered(loop, 2, input_data={"x": 2.0, "town": "Ulm"})
+    loop.refresh()
+    loop.queue.undo(gone, "ann")
+    assert loop.refresh() == 1
+    assert ids(loop) == [kept]
+
+
+def test_the_report_says_what_a_model_learned_that_no_longer_stands(loop):
+    low, high = (answered(loop, x, label=label, subject=label) for x, label in ((1, "low"), (9, "high")))
+    loop.refresh()
+    assert loop.retrain().outdated == ()
+    loop.queue.forget("low")
+    answered(loop, 2, label="low")
+    loop.refresh()
+    report = loop.retrain(force=True)
+    assert (report.promoted, report.outdated) == (False, (low,))
+    assert "the model in use learned from 1 rows that no longer stand" in str(report)
+    assert next(iter(report.challenger.trained)) == high
+    loop.learner.promote(report.challenger)
+    assert loop.learner.outdated == []
+
+
+# -- a restart ---------------------------------------------------------------------------------------------------------
+
+FIRST_RUN = """
+import json, sys
+import numpy as np, pandas as pd
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from hitl_nb import Orchestrator, Policy, open_queue
+from hitl_nb.learner import Learner, ModelStore
+from hitl_nb.loop import Loop
+
+queue = open_queue(sys.argv[1])
+learner = Learner(LogisticRegression(), min_samples=10)
+x = np.arange(100.0)
+learner.add(pd.DataFrame({"task_id": [f"i{i}" for i in range(100)], "x": x, "label": x > 50, "source": "initial"}))
+loop = Loop(queue, learner, models=ModelStore(sys.argv[2]))
+loop.retrain(force=True)
+route = Orchestrator(queue=queue, policy=Policy(0.7, audit_rate=1.0, second_audit=0)).process
+for i in range(12):
+    found = route({"x": 8.0 * i}, {"label": 8 * i > 50, "confidence": 0.9 if i == 11 else 0.5})
+    queue.resolve(found["task_id"], "ann", "approve")
+loop.refresh()
+learner.estimator = DummyClassifier(strategy="constant", constant=False)
+report = loop.retrain()
+assert report.comparison.verdict == "refuse", report
+held = learner.holdout_rows.index.tolist()
+assert len(held) == 50 + 1 and len(report.challenger.trained) == 50 + 11
+p = learner.predict([[50.5]]).values.tolist()
+print(json.dumps({"held": held, "trained": list(report.challenger.trained), "p": p}))
+"""
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """Run a loop in a process of its own: v1 is in use, v2 was refused; returns its folder and what it knew."""
+    folder = tmp_path_factory.mktemp("ended")
+    command = [sys.executable, "-c", FIRST_RUN, folder / "reviews.duckdb", folder / "models"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+@pytest.fixture
+def folder(ended, tmp_path):
+    yield shutil.copytree(ended[0], tmp_path / "copy")
+    open_queue(tmp_path / "copy" / "reviews.duckdb").close()
+
+
+def resumed(folder, first=0, last=100, **options):
+    learner = Learner(LogisticRegression(), **{"min_samples": 10} | options)
+    if last > first:
+        x = np.arange(float(first), last)
+        names = [f"i{i}" for i in range(first, last)]
+        learner.add(pd.DataFrame({"task_id": names, "x": x, "label": x > 50, "source": "initial"}))
+    loop = Loop(open_queue(folder / "reviews.duckdb"), learner, models=ModelStore(folder / "models"))
+    loop.refresh()
+    return loop
+
+
+def test_a_new_process_goes_on_where_the_last_one_ended(ended, folder):
+    loop = resumed(folder)
+    assert loop.learner.champion.version == "v1"  # v2 was refused
+    assert (loop.learner.looks, loop.learner.counted, loop.learner.outdated) == (1, 0, [])
+    assert sorted(loop.learner.holdout_rows.index) == sorted(ended[1]["held"])
+    assert loop.learner.predict([[50.5]]).to_numpy().tolist() == ended[1]["p"]
+    with pytest.raises(NotEnoughSamples):
+        loop.retrain()
+    report = loop.retrain(force=True)
+    assert (report.challenger.version, report.looks) == ("v3", 2)
+    assert sorted(report.challenger.trained) == sorted(ended[1]["trained"])
+    assert [record.looks for record in loop.models.records()] == [0, 1, 2]
+
+
+def test_after_a_restart_held_rows_still_never_train_and_trained_ones_never_measure(ended, folder):
+    other_draw = {"seed": 5, "holdout": 0.5}
+    loop = resumed(folder, -300, 100, **other_draw)
+    held, trained = set(ended[1]["held"]), set(ended[1]["trained"])
+    assert held.isdisjoint(loop.retrain(force=True).challenger.trained)
+    assert set(loop.learner.holdout_rows.index) == held
+    again = loop.learner.buffer.frame()
+    loop.learner.add(again[again["task_id"].isin(trained)].assign(source="audit", outcome="approve"))
+    assert set(loop.learner.holdout_rows.index) == held
+
+
+def test_after_a_restart_the_model_in_use_answers_before_any_row_came(ended, folder):
+    learner = Learner(LogisticRegression())
+    with open_queue(":memory:") as queue:
+        Loop(queue, learner, models=ModelStore(folder / "models"))
+    assert learner.predict(pd.DataFrame({"note": ["?"], "x": [50.5]})).to_numpy().tolist() == ended[1]["p"]
+
+
+def test_a_refused_challenger_is_no_champion_even_if_nothing_is_in_use(folder):
+    (folder / "models" / "in-use").unlink()
+    loop = resumed(folder)
+    assert loop.learner.champion is None
+    assert loop.retrain(force=True).challenger.version == "v3"
+
+
+def test_a_learner_of_other_features_is_refused(folder):
+    with pytest.raises(BadInput, match="v1 works on"):
+        Loop(
+            open_queue(":memory:"), Learner(LogisticRegression(), features=["y"]), models=ModelStore(folder / "models")
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("notes.json", "buy milk", UntrustedModel),
+        ("my notes.json", "[1]", UntrustedModel),
+        ("v3.json", "[" * 100_000, UntrustedModel),
+        ("v3.json", b"\xff", UntrustedModel),
+        ("v1.json", {"n_rows": "many"}, UntrustedModel),
+        ("v1.json", {"run": "me"}, UntrustedModel),
+        ("v1.skops", "", UntrustedModel),
+        ("in-use", '{"v1": 1}', UntrustedModel),
+        ("in-use", '["v9"]', ModelNotFound),
+        ("in-use", '["../v1"]', BadInput),
+    ],
+)
+def test_a_damaged_or_foreign_file_among_the_models_is_named(folder, name, content, error):
+    path = folder / "models" / name
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(path.read_text()) | content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    shown = {"v1.skops": "model 'v1'", "in-use": r"in-use|v9|\.\./v1"}.get(name, name)
+    with pytest.raises(error, match=shown):
+        resumed(folder)
+
+
+def test_a_folder_in_the_place_of_a_record_is_named(folder):
+    (folder / "models" / "v7.json").mkdir()
+    with pytest.raises(UntrustedModel, match=r"v7\.json"):
+        resumed(folder)
+
+
+# -- a retrain in a thread ---------------------------------------------------------------------------------------------
+
+
+class Waiting(LogisticRegression):
+    """Waits inside `fit` until it may go on; then works, or fails."""
+
+    def fit(self, X, y, sample_weight=None):
+        Waiting.began.set()
+        assert Waiting.go_on.wait(60)
+        if Waiting.broken:
+            raise MemoryError("out of memory")
+        return super().fit(X, y, sample_weight)
+
+
+@pytest.fixture
+def waiting(loop):
+    """A loop with a champion, two new answers, and an estimator that waits."""
+    for i in range(6):
+        answered(loop, i, label="ab"[i % 2])
+    loop.refresh()
+    loop.retrain()
+    Waiting.began, Waiting.go_on, Waiting.broken = threading.Event(), threading.Event(), False
+    loop.learner.estimator = Waiting()
+    for i in range(2):
+        answered(loop, 7 + i, label="ab"[i % 2])
+    loop.refresh()
+    yield loop
+    Waiting.go_on.set()
+
+
+def in_thread(loop, found):
+    def run():
+        try:
+            found["report"] = loop.retrain(found.setdefault("stages", []).append)
+        except Exception as error:
+            found["error"] = error
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert Waiting.began.wait(60)
+    return thread
+
+
+def test_answers_come_in_during_a_retrain_and_wait_for_the_next(waiting):
+    found = {}
+    thread = in_thread(waiting, found)
+    later = [answered(waiting, 20 + i) for i in range(3)]
+    assert waiting.refresh() == 3
+    assert waiting.learner.predict([[1.0]])["model"].tolist() == ["v1"]
+    Waiting.go_on.set()
+    thread.join(60)
+    report = found["report"]
+    assert report.challenger.n_rows == 8
+    assert set(later).isdisjoint(report.challenger.trained)
+    assert waiting.learner.counted == 3
+    stages = ["fitting Waiting to 8 rows", "fitted; ", "comparing with v1 on 0 rows"]
+    assert [line[: len(stage)] for line, stage in zip(found["stages"], stages, strict=True)] == stages
+
+
+def test_an_answer_undone_during_a_retrain_is_named_in_its_report(waiting):
+    waiting.margin, found = 0.5, {}
+    thread = in_thread(waiting, found)
+    gone = ids(waiting)[0]
+    waiting.queue.undo(gone, "ann")
+    waiting.refresh()
+    Waiting.go_on.set()
+    thread.join(60)
+    assert found["report"].outdated == (gone,)
+
+
+def test_a_second_retrain_at_once_is_refused(waiting):
+    found = {}
+    thread = in_thread(waiting, found)
+    with pytest.raises(LearnerError, match="running already"):
+        waiting.retrain(force=True)
+    Waiting.go_on.set()
+    thread.join(60)
+    assert found["report"].challenger.version == "v2"
+    assert waiting.retrain(force=True).challenger.version == "v3"
+
+
+def known(loop):
+    learner = loop.learner
+    return learner.champion, learner.counted, learner.looks, learner.buffer.frame().to_csv(), len(loop.queue.events())
+
+
+def test_a_retrain_that_fails_in_its_thread_changes_nothing(waiting):
+    before, found = known(waiting), {}
+    Waiting.broken = True
+    thread = in_thread(waiting, found)
+    Waiting.go_on.set()
+    thread.join(60)
+    assert isinstance(found["error"], FitFailed)
+    assert known(waiting) == before
+    Waiting.broken = False
+    assert waiting.retrain().challenger.version == "v2"
+
+
+def test_a_retrain_that_fails_after_the_fit_changes_nothing(cancer, tmp_path):
+    loop = started(cancer, scaled(), tmp_path / "models")
+    reviewed_by_truth(loop.queue, cancer[250:300], loop.learner, Policy(1.0, audit_rate=0))
+    loop.refresh()
+    before = known(loop)
+
+    def stop(line):
+        if line.startswith("comparing"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.retrain(stop)
+    assert known(loop) == before
+    shutil.rmtree(tmp_path / "models")
+    with pytest.raises(OSError, match="No such file"):
+        loop.retrain()
+    assert known(loop)[:2] == before[:2]
+    loop.models = ModelStore(tmp_path / "models")
+    assert loop.retrain().challenger.n_rows == 125 + 50
+
+
+def test_a_holdout_that_a_model_cannot_judge_is_an_error_of_the_tree_and_changes_nothing(loop):
+    encode = make_column_transformer((OneHotEncoder(), ["town"]), remainder="passthrough")
+    loop.learner.estimator = make_pipeline(encode, LogisticRegression())
+    for i in range(4):
+        answered(loop, i, label="ab"[i % 2], input_data={"x": float(i), "town": "Ulm"})
+    loop.refresh()
+    loop.retrain()
+    audited(loop, {"x": 9.0, "town": "Bonn"})
+    for i in range(2):
+        answered(loop, i, label="ab"[i % 2], input_data={"x": float(i), "town": "Ulm"})
+    loop.refresh()
+    before = known(loop)
+    with pytest.raises(LearnerError, match=r"could not be judged.*unknown categories"):
+        loop.retrain()
+    assert known(loop) == before

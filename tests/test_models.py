@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_unknown_types_are_refused_by_name_unless_trusted(tmp_path):
     store.save(made(estimator=Homemade()), created_at=NOW)
     with pytest.raises(UntrustedModel, match=r"test_models\.Homemade") as caught:
         store.load("v1")
-    assert store.load("v1", trusted=caught.value.types).model.fitted_
+    assert ModelStore(tmp_path, trusted=caught.value.types).load("v1").model.fitted_
 
 
 def swap(folder, content):
@@ -145,6 +146,27 @@ def test_the_pointer_moves_forward_and_back(tmp_path):
     assert store.rollback().version == ModelStore(tmp_path).latest().version == "v1"
     with pytest.raises(LearnerError, match="no earlier"):
         store.rollback()
+
+
+def test_a_record_keeps_the_rows_and_what_was_held_out(tmp_path):
+    store, challenger = ModelStore(tmp_path), made()
+    rows = {"columns": ("x", 1), "trained": {"t1": 2**64 - 1, "t2": 0}, "held": ("t3", "täsk 4")}
+    store.save(replace(challenger, **rows), created_at=NOW, looks=3)
+    loaded = store.load("v1")
+    assert {name: getattr(loaded, name) for name in rows} == rows
+    assert store.record("v1").looks == 3
+    assert "t1" not in repr(loaded) + repr(store.record("v1"))
+
+
+@pytest.mark.parametrize(("version", "number"), [("v1", 1), ("v12", 12), ("v", 0), ("w3", 0), ("v٣", 0), ("v1.2", 0)])
+def test_only_a_version_of_ours_has_a_number(version, number):
+    assert Challenger(model=None, version=version).number == number
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "models").write_text("")
+    with pytest.raises(BadInput, match="models"):
+        ModelStore(tmp_path / "models")
 
 
 def test_an_unknown_version_names_the_known_ones(tmp_path):

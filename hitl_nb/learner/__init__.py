@@ -1,6 +1,7 @@
 """Active learning without a queue: what to ask, how labels count, fit, compare, stored models."""
 
-from hitl_nb.learner.learner import Challenger, Learner
+from hitl_nb.learner.challenger import Challenger
+from hitl_nb.learner.learner import Learner
 from hitl_nb.learner.models import ModelRecord, ModelStore
 from hitl_nb.learner.strategy import STRATEGIES, Strategy, check_strategy, score_pool, select
 from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, check_weighting, effective_size, fit_weights

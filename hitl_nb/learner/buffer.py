@@ -25,8 +25,8 @@ RESERVED = ("task_id", "label", "confidence", "weight", "source", "outcome")
 #: where a label can come from; audits are never trained on
 SOURCES = ("initial", "human_review", "audit", "adjudication")
 OUTCOMES = ("approve", "reject", "correct")
-#: kinds of columns whose values are equal as floats
-_NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean")
+#: column of the hashes; no text, because a field of the data may have any name
+HASH: Any = object()
 #: label of a rejected case where rejects are trained on
 REJECTED = "rejected"
 
@@ -50,12 +50,15 @@ def _refuse(frame: pd.DataFrame, column: str, bad: Any, remedy: str) -> None:
         raise BadInput(name=column, value=row[column], remedy=f"{remedy} (task {row['task_id']})", task=row["task_id"])
 
 
-def _check_one_kind(labels: list[Any]) -> None:
+def _check_one_kind(rows: pd.DataFrame) -> None:
     """Refuse text beside numbers: sorted labels would be neither."""
-    known = [label for label in labels if not pd.isna(label)]
-    one_of_each = list({isinstance(label, str): label for label in known}.values())
-    if len(one_of_each) > 1:
-        raise BadInput(name="label", value=one_of_each, remedy="labels mix text and numbers; use one kind")
+    known = rows.loc[rows["label"].notna(), ["label"]].reset_index()
+    text = known["label"].map(lambda label: isinstance(label, str)).to_numpy(bool)
+    _refuse(known, "label", text != text[:1], "labels mix text and numbers; use one kind")
+
+
+def _is_label(label: Any) -> bool:
+    return pd.api.types.is_scalar(label) and not (isinstance(label, (int, float)) and abs(label) >= 2**53)
 
 
 def _values(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -63,7 +66,8 @@ def _values(column: pd.Series[Any]) -> pd.Series[Any]:
     return column.astype(object).map(lambda value: getattr(value, "value", value))
 
 
-def _as_text(label: Any) -> Any:
+def as_text(label: Any) -> Any:
+    """Return a label as text, the same for 1 and 1.0; a gap stays."""
     return label if pd.isna(label) else str(int(label) if isinstance(label, float) and label.is_integer() else label)
 
 
@@ -71,12 +75,24 @@ def row_hashes(frame: pd.DataFrame) -> NDArray[np.uint64]:
     """Return a hash per row that does not hang on dtype, column order or how a gap is written."""
     total = np.zeros(len(frame), dtype=np.uint64)
     for name in sorted(frame.columns, key=str):
-        column = frame[name]
-        number = pd.api.types.infer_dtype(column, skipna=True) in _NUMBERS
-        values = column.to_numpy(dtype=float, na_value=np.nan) if number else column.astype(object).map(str).to_numpy()
-        hashed = np.where(column.isna(), np.uint64(0), pd.util.hash_array(np.asarray(values), categorize=False))
-        total = total * np.uint64(1099511628211) ^ hashed
+        total = total * np.uint64(1099511628211) ^ _hashes(frame[name])
     return total
+
+
+def _is_number(value: Any) -> bool:
+    """Tell what can be a float; a whole number may be too long for one."""
+    is_float = isinstance(value, (float, np.floating, np.integer, np.bool_))
+    return is_float or (isinstance(value, int) and value.bit_length() < 1000)
+
+
+def _hashes(column: pd.Series[Any]) -> NDArray[np.uint64]:
+    number = np.ones(len(column), dtype=bool)
+    if not pd.api.types.is_numeric_dtype(column):
+        number[:] = column.map(_is_number)
+    hashes = np.zeros(len(column), dtype=np.uint64)
+    hashes[number] = pd.util.hash_array(column[number].to_numpy(dtype=float, na_value=np.nan))
+    hashes[~number] = pd.util.hash_array(column[~number].map(str).to_numpy(dtype=object), categorize=False)
+    return np.where(column.isna(), np.uint64(0), hashes)
 
 
 class Buffer:
@@ -85,11 +101,13 @@ class Buffer:
     def __init__(self, features: Features, rejects: Rejects) -> None:
         self.features, self.rejects = features, rejects
         #: feature columns in stored order; empty until the first rows, unless they are given as a list
-        self.columns: list[str] = [] if features is None or callable(features) else list(features)
+        self.columns: list[Any] = [] if features is None or callable(features) else list(features)
         if taken := [name for name in self.columns if name in RESERVED]:
             raise BadInput(name="features", value=taken, remedy="these columns describe the label; rename them")
         #: all rows by task_id, with their hash; replaced as a whole by `add`, so a reader keeps what it took
-        self.rows = pd.DataFrame(columns=[*RESERVED, "hash"]).set_index("task_id")
+        self.rows = pd.DataFrame(columns=[*RESERVED, HASH]).set_index("task_id")
+        self._synced: frozenset[str] = frozenset()  # ids that came by `sync`
+        self._fields: list[str] = []  # columns of the last frame that did
 
     def frame(self) -> pd.DataFrame:
         """Return the rows in the form of a training frame."""
@@ -98,21 +116,36 @@ class Buffer:
     def add(self, frame: pd.DataFrame) -> int:
         """Store checked rows; return how many were new or changed."""
         columns, rows = self._checked(frame)
-        rows["hash"] = row_hashes(rows)
+        rows[HASH] = row_hashes(rows)
         rows = rows.drop_duplicates("task_id", keep="last").set_index("task_id")
-        fresh = rows[~rows["hash"].isin(self.rows["hash"])]
+        fresh = rows[~rows[HASH].isin(self.rows[HASH])]
         kept = self.rows.drop(index=fresh.index, errors="ignore")
-        _check_one_kind([*kept["label"], *fresh["label"]])
-        self.columns = columns
-        if len(fresh):
-            self.rows = pd.concat([kept, fresh]) if len(kept) else fresh
+        stored = pd.concat([kept, fresh]) if len(kept) and len(fresh) else kept if len(kept) else fresh
+        _check_one_kind(stored)
+        self.columns, self.rows = columns, stored
         return len(fresh)
+
+    def sync(self, frame: pd.DataFrame) -> int:
+        """Let go of rows that came by an earlier `sync` and are not in this frame, then add it.
+
+        Rows that go are gone even if the frame is refused. A column that an earlier frame had is a gap where it lacks.
+        """
+        ids = frozenset(map(str, frame.get("task_id", ())))
+        gone = self.rows.index.intersection(list(self._synced - ids))
+        self.rows, self._synced = self.rows.drop(index=gone), self._synced & ids
+        if not len(frame):
+            return len(gone)
+        frame = frame.assign(**{name: np.nan for name in self._fields if name not in frame.columns})
+        changed = self.add(frame)
+        self._synced, self._fields = ids, list(frame.columns)
+        return len(gone) + changed
 
     def inputs(self, frame: pd.DataFrame) -> Any:
         """Return X for an estimator; the frame may hold more columns than are used."""
-        if missing := [name for name in self.columns if name not in frame.columns]:
+        names = self.columns or self._feature_columns(frame)  # a model from elsewhere, before the first row
+        if missing := [name for name in names if name not in frame.columns]:
             raise BadInput(name="features", value=missing, remedy="these columns are missing; add them to the frame")
-        x = frame[self.columns]
+        x = frame[names]
         return self.features(x) if callable(self.features) else x
 
     def _feature_columns(self, frame: pd.DataFrame) -> list[str]:
@@ -123,7 +156,7 @@ class Buffer:
         if self.features is None or callable(self.features):
             changed += [f"new: {name}" for name in found if name not in wanted]
         if changed:
-            remedy = "the feature columns are not those this learner works on; give the same ones, or a new Learner"
+            remedy = "the feature columns are not those this learner works on; give the same, or Learner(features=[…])"
             raise BadInput(name="features", value=changed, remedy=remedy)
         return wanted
 
@@ -135,6 +168,9 @@ class Buffer:
         """Return feature columns and clean rows, or refuse by value; nothing is stored here."""
         if not isinstance(frame, pd.DataFrame):
             raise BadInput(name="frame", value=type(frame).__name__, remedy="must be a pandas DataFrame")
+        if not frame.columns.is_unique:
+            twice = list(frame.columns[frame.columns.duplicated()])
+            raise BadInput(name="columns", value=twice, remedy="these names stand twice; rename them")
         for name in ("task_id", "label", "source"):
             if name not in frame.columns:
                 raise BadInput(name="columns", value=list(frame.columns), remedy=f"the column {name!r} is missing")
@@ -151,8 +187,9 @@ class Buffer:
     def _labelled(self, rows: pd.DataFrame) -> pd.DataFrame:
         rejected = rows["outcome"] == "reject"
         label = rows["label"].astype(object)
+        _refuse(rows, "label", ~label.map(_is_label).astype(bool), "must be text, True, False, or a number below 2**53")
         if self.rejects == "label":
-            label = label.map(_as_text).mask(rejected, REJECTED)
+            label = label.map(as_text).mask(rejected, REJECTED)
         rows = rows.assign(label=label, task_id=rows["task_id"].astype(str))
         _refuse(rows, "label", label.isna() & ~rejected, "a row that trains needs a label; drop it, or review it again")
         return rows
@@ -162,6 +199,7 @@ def _weighed(rows: pd.DataFrame) -> pd.DataFrame:
     number = {name: pd.to_numeric(rows[name], errors="coerce").astype(float) for name in ("confidence", "weight")}
     confidence, weight = number["confidence"], number["weight"]
     odd = (confidence.isna() & rows["confidence"].notna()) | (confidence < 0) | (confidence > 1)
+    odd |= rows["confidence"].map(lambda value: isinstance(value, (str, bool, np.bool_)))
     _refuse(rows, "confidence", odd, "must be a number between 0 and 1, or NaN if unknown")
     if rows["weight"].isna().all():
         weight = pd.Series(inverse_confidence(confidence), index=rows.index)
@@ -171,5 +209,5 @@ def _weighed(rows: pd.DataFrame) -> pd.DataFrame:
 
 def data_hash(rows: pd.DataFrame) -> str:
     """Return a name of exactly these rows, whatever their order: 16 hex digits of a sha256."""
-    pairs = sorted(zip(rows.index, (int(h) for h in rows["hash"]), strict=True))
+    pairs = sorted(zip(rows.index, rows[HASH].tolist(), strict=True))
     return hashlib.sha256(repr(pairs).encode()).hexdigest()[:16]

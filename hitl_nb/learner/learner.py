@@ -5,10 +5,8 @@ It knows no queue and no clock; `loop` carries reviews here and decides when to 
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,36 +17,16 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from hitl_nb.errors import BadInput, FitFailed, LearnerError, NotEnoughSamples, plain
-from hitl_nb.evidence import PairedComparison, compare_paired
-from hitl_nb.learner.buffer import Buffer, Features, Rejects, as_labels, data_hash
+from hitl_nb.evidence import PairedComparison, compare_paired, inverse_confidence
+from hitl_nb.learner.buffer import HASH, Buffer, Features, Rejects, as_labels, as_text, data_hash
+from hitl_nb.learner.challenger import Challenger, probabilities_of
 from hitl_nb.learner.modal import WeightedActiveLearner
+from hitl_nb.learner.models import ModelRecord
 from hitl_nb.learner.strategy import STRATEGIES, Strategy, score_pool, select
 from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, effective_size, fit_weights
 
 #: rows of the random holdout where the initial labels are enough for it
 HOLDOUT_ROWS = 200
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Challenger:
-    """A fitted model and what it was made from; the one in use is called champion."""
-
-    #: the fitted estimator
-    model: Any
-    #: its name: v1, v2, …
-    version: str
-    #: rows it was fitted to
-    n_rows: int = 0
-    #: rows of equal weight that would carry as much (Kish)
-    effective_size: float = 0.0
-    #: name of exactly those rows
-    data_hash: str = ""
-    #: name of the query strategy
-    strategy: str = ""
-    #: name of the weighting
-    weighting: str = ""
-    #: figures of the fit; nothing here has looked at the holdout
-    metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _named(value: Any, known: Mapping[str, Any], kind: str) -> tuple[str, Any]:
@@ -72,22 +50,6 @@ def _seeded(estimator: Any, seed: int) -> Any:
     fresh = clone(estimator)
     is_open = {k: seed for k, v in fresh.get_params().items() if k.split("__")[-1] == "random_state" and v is None}
     return fresh.set_params(**is_open)
-
-
-def _probabilities(model: Any, x: Any) -> NDArray[np.float64]:
-    """Return (n, k) probabilities; rows that the model refuses because of gaps are NaN, so they go to a person."""
-    try:
-        return np.asarray(model.predict_proba(x), dtype=np.float64)
-    except ValueError:
-        if not isinstance(x, (pd.DataFrame, np.ndarray)):
-            raise
-        whole = np.asarray(pd.DataFrame(x).replace([np.inf, -np.inf], np.nan).notna().all(axis=1))
-        if whole.all():
-            raise
-        matrix = np.full((len(whole), len(model.classes_)), np.nan)
-        if whole.any():
-            matrix[whole] = model.predict_proba(x[whole])
-        return matrix
 
 
 class Learner:
@@ -120,16 +82,10 @@ class Learner:
     """
 
     def __init__(
-        self,
-        estimator: Any,
-        strategy: str | Strategy = "margin",
-        weighting: str | Weighting = "inverse_confidence",
-        min_samples: int = 500,
-        features: Features = None,
-        rejects: Rejects = "drop",
-        holdout: float = 0.2,
+        self, estimator: Any, strategy: str | Strategy = "margin", weighting: str | Weighting = "inverse_confidence",
+        min_samples: int = 500, features: Features = None, rejects: Rejects = "drop", holdout: float = 0.2,
         seed: int = 0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if not hasattr(estimator, "predict_proba"):
             remedy = "needs predict_proba; wrap it in sklearn.calibration.CalibratedClassifierCV"
             raise BadInput(name="estimator", value=type(estimator).__name__, remedy=remedy)
@@ -152,7 +108,8 @@ class Learner:
         self._held: frozenset[str] = frozenset()
         self._drawn = False
         self._trained: frozenset[str] = frozenset()  # ids in any fit: never part of the holdout again
-        self._fitted: set[int] = set()  # hashes of the rows in the last fit
+        #: hashes of the rows in the last fit
+        self.fitted: frozenset[int] = frozenset()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -172,8 +129,18 @@ class Learner:
         ------
         BadInput : naming column, value, task and remedy
         """
+        return self._store(self.buffer.add, frame)
+
+    def sync(self, frame: pd.DataFrame) -> int:
+        """Take this frame for all that one source holds now; return how many rows are new, changed or gone.
+
+        Like `add`, but rows that came by an earlier `sync` and are not in this frame go. Rows that came by `add` stay.
+        """
+        return self._store(self.buffer.sync, frame)
+
+    def _store(self, store: Callable[[pd.DataFrame], int], frame: pd.DataFrame) -> int:
         with self._lock:
-            changed = self.buffer.add(frame)
+            changed = store(frame)
             rows = self.buffer.rows
             self._held |= frozenset(rows.index[rows["source"] == "audit"]) - self._trained
             return changed
@@ -191,7 +158,7 @@ class Learner:
         are as they were at the last fit.
         """
         rows = self.buffer.rows
-        new = (rows["source"] != "initial") & ~rows["hash"].isin(self._fitted)
+        new = (rows["source"] != "initial") & ~rows[HASH].isin(self.fitted)
         return int((self._trains(rows, self._held) & new).sum())
 
     @property
@@ -212,7 +179,7 @@ class Learner:
     def holdout_rows(self) -> pd.DataFrame:
         """The rows that models are compared on: held out, and with a known label (a bare reject has none)."""
         rows = self.buffer.rows
-        return rows[rows.index.isin(self._with_holdout(rows)) & rows["label"].notna()].drop(columns="hash")
+        return rows[rows.index.isin(self._with_holdout(rows)) & rows["label"].notna()].drop(columns=[HASH])
 
     # -- models --------------------------------------------------------------------------------------------------------
 
@@ -233,63 +200,95 @@ class Learner:
         """
         rows = self.buffer.rows
         held = self._with_holdout(rows)
-        used = rows[self._trains(rows, held)]
+        used = rows[self._trains(rows, held)].sort_index()  # the order in which rows came changes no model
         if not len(used) or not (force or self.ready):
             raise NotEnoughSamples(have=self.counted, needed=self.min_samples)
         say = progress or (lambda line: None)
         say(f"fitting {type(self.estimator).__name__} to {len(used)} rows")
         try:
-            stored = self.weighting == "inverse_confidence"
+            stored = self._weigh is inverse_confidence
             raw = used["weight"] if stored else self._weigh(used["confidence"].to_numpy(float))
             weights, y = fit_weights(raw), as_labels(used["label"].tolist())
             active = WeightedActiveLearner(_seeded(self.estimator, self.seed), force_all_finite=False, seed=self.seed)
             x = self.buffer.inputs(used)
             model = active.fit(x, y, sample_weight=weights).estimator
-            right = float(np.mean(model.predict(x) == y))
+            right = 1 - float(np.mean(self._wrong(model, used)))
         except Exception as error:
             raise FitFailed(reason=plain(f"{type(error).__name__}: {error}")) from error
         say(f"fitted; {right:.1%} of its own rows right")
         with self._lock:
             self._made += 1
-            self._held, self._drawn = self._held | held, True
-            self._trained, self._fitted = self._trained | frozenset(used.index), set(used["hash"])
+            self._trained, self.fitted = self._trained | frozenset(used.index), frozenset(used[HASH])
+            self._held, self._drawn = (self._held | held) - self._trained, True
+            version, held_out = f"v{self._made}", tuple(sorted(self._held))
         reviewed = int((used["source"] != "initial").sum())
+        metrics = {"train_accuracy": right, "reviewed_rows": reviewed, "initial_rows": len(used) - reviewed}
+        trained = dict(zip(used.index, used[HASH].tolist(), strict=True))
         return Challenger(
-            model=model,
-            version=f"v{self._made}",
-            n_rows=len(used),
-            effective_size=effective_size(weights),
-            data_hash=data_hash(used),
-            strategy=self.strategy,
-            weighting=self.weighting,
-            metrics={"train_accuracy": right, "reviewed_rows": reviewed, "initial_rows": len(used) - reviewed},
-        )
+            model=model, version=version, n_rows=len(used), effective_size=effective_size(weights),
+            data_hash=data_hash(used), strategy=self.strategy, weighting=self.weighting, metrics=metrics,
+            columns=tuple(self.buffer.columns), trained=trained, held=held_out,
+        )  # fmt: skip
 
     def compare(self, challenger: Challenger, margin: float = 0.02, level: float = 0.95) -> PairedComparison:
         """Compare a challenger with the champion on the holdout; each call counts as one look.
 
         Raises
         ------
-        LearnerError : there is no champion yet; the first model is promoted without comparison
+        LearnerError : there is no champion yet, the first model is promoted without comparison; or a model raised
         """
-        if self.champion is None:
-            raise LearnerError(what=plain("no champion to compare with; promote the first model"))
-        rows = self.holdout_rows
-        truth = as_labels(rows["label"].tolist())
+        champion, rows = self._in_use(), self.holdout_rows
+        try:
+            old, new = (self._wrong(side.model, rows) for side in (champion, challenger))
+        except Exception as error:
+            what = f"the holdout could not be judged ({type(error).__name__}: {error}); the champion stays"
+            raise LearnerError(what=plain(what)) from error
         self.looks += 1
+        return compare_paired(old, new, margin, level)
+
+    def _wrong(self, model: Any, rows: pd.DataFrame) -> list[bool]:
+        """Say for each row whether the model errs; as text where one side is, so that 7 and "7" are one label."""
         if not len(rows):
-            return compare_paired([], [], margin, level)
-        champion, new = (self._answers(side.model, rows)[0] != truth for side in (self.champion, challenger))
-        return compare_paired(champion, new, margin, level)
+            return []
+        said, truth = self._answers(model, rows)[0].tolist(), as_labels(rows["label"].tolist()).tolist()
+        if any(isinstance(label, str) for label in (*said, *truth)):
+            said, truth = [as_text(label) for label in said], [as_text(label) for label in truth]
+        return [one != other for one, other in zip(said, truth, strict=True)]
+
+    @property
+    def outdated(self) -> list[str]:
+        """Task ids of rows that the champion was fitted to and that no longer stand so: changed, undone or erased."""
+        rows = self.buffer.rows
+        trained = self.champion.trained if self.champion else {}
+        return sorted(dict(trained.items() - dict(zip(rows.index, rows[HASH].tolist(), strict=True)).items()))
 
     def promote(self, challenger: Challenger) -> None:
         """Put a challenger in use. The loop calls this, after the verdict of `compare`; the first model needs none."""
         with self._lock:
             if self.champion is not None:
                 self._earlier.append(self.champion)
-            self.champion = challenger
-            if number := re.fullmatch(r"v(\d+)", challenger.version):
-                self._made = max(self._made, int(number[1]))
+            self.champion, self._made = challenger, max(self._made, challenger.number)
+
+    def resume(self, champion: Challenger | None, records: Sequence[ModelRecord]) -> None:
+        """Take up where stored models ended: champion, version numbers, looks, what was trained on and what held out.
+
+        Raises
+        ------
+        BadInput : this learner works on other feature columns than the champion
+        """
+        if champion is not None and champion.columns:
+            known, columns = self.buffer.columns, list(champion.columns)
+            if known and set(known) != set(columns):
+                remedy = f"model {champion.version} works on {columns}; give the same, or a new folder of models"
+                raise BadInput(name="features", value=known, remedy=remedy)
+            self.buffer.columns = columns
+        with self._lock:
+            self.champion = champion or self.champion
+            for record in sorted(records, key=lambda record: record.number):
+                self._made, self.looks = max(self._made, record.number), max(self.looks, record.looks)
+                self._trained, self.fitted = self._trained.union(record.trained), frozenset(record.trained.values())
+                self._held = self._held.union(record.held)
+            self._held, self._drawn = self._held - self._trained, self._drawn or bool(self._trained)
 
     def rollback(self) -> Challenger:
         """Put the champion before this one in use again and return it."""
@@ -301,7 +300,7 @@ class Learner:
 
     def _answers(self, model: Any, frame: pd.DataFrame) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Return labels (None where the model cannot judge) and probabilities."""
-        matrix = _probabilities(model, self.buffer.inputs(frame))
+        matrix = probabilities_of(model, self.buffer.inputs(frame))
         judged = np.isfinite(matrix).all(axis=1)
         labels = np.asarray(model.classes_)[np.nan_to_num(matrix).argmax(axis=1)]
         if not judged.all():
@@ -311,7 +310,7 @@ class Learner:
 
     def _in_use(self) -> Challenger:
         if self.champion is None:
-            raise LearnerError(what=plain("no model in use; call promote(fit(force=True)) first"))
+            raise LearnerError(what=plain("no model in use; promote the first one: promote(fit(force=True))"))
         return self.champion
 
     def _framed(self, pool: Any) -> pd.DataFrame:
@@ -339,12 +338,14 @@ class Learner:
         if ids is None and "task_id" in frame.columns:
             ids = frame["task_id"].to_numpy()
         names = np.arange(len(frame)) if ids is None else np.asarray(ids)
+        if names.shape != (len(frame),):
+            raise BadInput(name="ids", value=names.shape, remedy=f"needs one id for each of the {len(frame)} rows")
         held = [] if ids is None else sorted(self._with_holdout(self.buffer.rows))
         free = np.flatnonzero(~np.isin(names.astype(str), held))
         rng = np.random.default_rng([self.seed, len(self.buffer.rows)])
         if self.champion is None or not len(free):
             return free[select(rng.random(len(free)), n, names[free])]
-        matrix = _probabilities(self.champion.model, self.buffer.inputs(frame.iloc[free]))
+        matrix = probabilities_of(self.champion.model, self.buffer.inputs(frame.iloc[free]))
         return free[select(score_pool(self._score, matrix, rng), n, names[free])]
 
     def predict(self, frame: Any, probabilities: bool = False) -> pd.DataFrame:

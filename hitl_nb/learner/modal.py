@@ -1,8 +1,8 @@
 """modAL, the active-learning library, made to work on current scikit-learn; the only module that imports it.
 
 modAL 0.4.2.1 calls scikit-learn with an argument that 1.8 took away, changes itself before it fits, and forgets sample
-weights. `WeightedActiveLearner` mends that by overriding three methods; nothing is patched globally. The scores below
-are modAL's own functions, fed with probabilities that are there already.
+weights. `WeightedActiveLearner` mends that by overriding `fit` and `teach`; nothing is patched globally. The scores
+below are modAL's own functions, fed with probabilities that are there already.
 """
 
 from __future__ import annotations
@@ -97,19 +97,10 @@ class WeightedActiveLearner(ActiveLearner):  # type: ignore[misc]  # modAL has n
     """
 
     def __init__(
-        self,
-        estimator: Any,
-        query_strategy: Any = uncertainty_sampling,
-        X_training: Any = None,
-        y_training: Any = None,
-        bootstrap_init: bool = False,
-        on_transformed: bool = False,
-        *,
-        sample_weight: ArrayLike | None = None,
-        force_all_finite: bool = True,
-        seed: int = 0,
-        **fit_kwargs: Any,
-    ) -> None:
+        self, estimator: Any, query_strategy: Any = uncertainty_sampling, X_training: Any = None,
+        y_training: Any = None, bootstrap_init: bool = False, on_transformed: bool = False, *,
+        sample_weight: ArrayLike | None = None, force_all_finite: bool = True, seed: int = 0, **fit_kwargs: Any,
+    ) -> None:  # fmt: skip
         super().__init__(estimator, query_strategy, on_transformed=on_transformed)
         self.estimator: Any = estimator
         self.bootstrap_init, self.force_all_finite, self.seed = bootstrap_init, force_all_finite, seed
@@ -141,10 +132,6 @@ class WeightedActiveLearner(ActiveLearner):  # type: ignore[misc]  # modAL has n
             return X, y, weights
         return _stack(self.X_training, X), _stack(self.y_training, y), np.concatenate([self.sample_weight, weights])
 
-    def _add_training_data(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> None:
-        """Keep labelled rows without fitting."""
-        self.X_training, self.y_training, self.sample_weight = self._with_known(*self._checked(X, y, sample_weight))
-
     def _fit_rows(self, estimator: Any, rows: tuple[Any, Any, Floats], bootstrap: bool, **fit_kwargs: Any) -> Any:
         X, y, weights = rows
         if bootstrap:
@@ -162,15 +149,9 @@ class WeightedActiveLearner(ActiveLearner):  # type: ignore[misc]  # modAL has n
         return self
 
     def teach(
-        self,
-        X: Any,
-        y: Any,
-        bootstrap: bool = False,
-        only_new: bool = False,
-        *,
-        sample_weight: ArrayLike | None = None,
-        **fit_kwargs: Any,
-    ) -> None:
+        self, X: Any, y: Any, bootstrap: bool = False, only_new: bool = False, *,
+        sample_weight: ArrayLike | None = None, **fit_kwargs: Any,
+    ) -> None:  # fmt: skip
         """Add rows with their weights and fit to all; `only_new` fits the estimator further on these rows alone."""
         new = self._checked(X, y, sample_weight)
         if only_new:

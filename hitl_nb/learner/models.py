@@ -8,13 +8,15 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-from hitl_nb.errors import BadInput, LearnerError, ModelNotFound, UntrustedModel, plain
-from hitl_nb.learner.learner import Challenger
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from hitl_nb.errors import BadInput, LearnerError, ModelNotFound, UntrustedModel, plain, shown
+from hitl_nb.learner.challenger import Challenger, Origin
 
 #: types inside scikit-learn's models that skops does not know by itself; any other must be named by the caller
 TRUSTED = frozenset(
@@ -33,29 +35,27 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelRecord:
+class ModelRecord(Origin):
     """What is known of a stored model; the JSON beside it."""
 
-    #: name of the model, also of its files
-    version: str
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     #: when it was saved (ISO 8601), as the caller said
     created_at: str
     #: sha256 of the skops file, hex
     sha256: str
-    #: name of the rows it was fitted to
-    data_hash: str
-    #: query strategy that chose them
-    strategy: str
-    #: weighting of the fit
-    weighting: str
-    #: rows it was fitted to
-    n_rows: int
-    #: rows of equal weight that carry as much
-    effective_size: float
-    #: figures of the fit and of the comparison
-    metrics: Mapping[str, Any] = field(default_factory=dict)
     #: the policy in use with it, as `Policy.to_dict` writes it
     policy: Mapping[str, Any] | None = None
+    #: how often the holdout had been looked at
+    looks: int = 0
+
+
+_RECORD, _POINTER = TypeAdapter(ModelRecord), TypeAdapter(list[str])
+T = TypeVar("T")
+
+
+def _origin(model: Origin) -> dict[str, Any]:
+    return {field.name: getattr(model, field.name) for field in fields(Origin)}
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -74,6 +74,16 @@ def _write(path: Path, content: bytes) -> None:
 
 def _untrusted(version: str, reason: str, types: Sequence[str] = ()) -> UntrustedModel:
     return UntrustedModel(version=version, reason=plain(reason), types=list(types))
+
+
+def _read(path: Path, form: TypeAdapter[T]) -> T:
+    """Return what a JSON file holds, or refuse a file of another form by its name."""
+    try:
+        return form.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"msg": error.strerror, "loc": ()}
+        why = f"cannot be read ({first['msg']} {shown(first['loc'])}); move it away"
+        raise _untrusted(path.stem, f"its record {str(path)!r} {why}") from error
 
 
 def _restored(record: ModelRecord, content: bytes, trusted: Set[str]) -> Any:
@@ -95,6 +105,11 @@ class ModelStore:
     A model is loaded only if its file is the one that was saved (sha256) and holds no types beyond those skops and
     `TRUSTED` know. The record is a guard against accidents; the list of types is the guard against hostile files.
 
+    Parameters
+    ----------
+    folder : made if it is not there
+    trusted : full names of further types to accept, for estimators of your own
+
     Examples
     --------
     >>> from sklearn.dummy import DummyClassifier
@@ -106,9 +121,12 @@ class ModelStore:
     v1 ['a']
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: str | os.PathLike[str], trusted: Sequence[str] = ()) -> None:
+        self.folder, self.trusted = Path(folder), TRUSTED | set(trusted)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(name="folder", value=str(folder), remedy=f"{error.strerror}; name another folder") from error
 
     def _path(self, version: str, ending: str) -> Path:
         if not isinstance(version, str) or not _VERSION.fullmatch(version):
@@ -116,19 +134,15 @@ class ModelStore:
         return self.folder / f"{version}.{ending}"
 
     def save(
-        self,
-        challenger: Challenger,
-        *,
-        created_at: datetime | str,
-        policy: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, Any] | None = None,
-    ) -> ModelRecord:
+        self, challenger: Challenger, *, created_at: datetime | str, policy: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None, looks: int = 0,
+    ) -> ModelRecord:  # fmt: skip
         """Store a model with its record and return the record; the pointer stays.
 
         Parameters
         ----------
         created_at : the time, from the caller
-        policy, metrics : kept in the record; `metrics` are added to those of the fit
+        policy, metrics, looks : kept in the record; `metrics` are added to those of the fit
 
         Raises
         ------
@@ -140,11 +154,10 @@ class ModelStore:
         if record_path.exists():
             raise BadInput(name="version", value=challenger.version, remedy="is stored already; use a new version")
         content = skops.io.dumps(challenger.model)
-        names = {field.name for field in fields(ModelRecord)} & {field.name for field in fields(Challenger)}
-        given = {name: getattr(challenger, name) for name in names} | {"policy": policy}
-        given["metrics"] = {**challenger.metrics, **(metrics or {})}
+        given = _origin(challenger) | {"metrics": {**challenger.metrics, **(metrics or {})}}
         at = created_at.isoformat() if isinstance(created_at, datetime) else created_at
-        record = ModelRecord(created_at=at, sha256=hashlib.sha256(content).hexdigest(), **given)
+        sha256 = hashlib.sha256(content).hexdigest()
+        record = ModelRecord(created_at=at, sha256=sha256, policy=policy, looks=looks, **given)
         text = json.dumps(asdict(record), sort_keys=True, indent=1)
         _write(path, content)
         _write(record_path, text.encode())
@@ -154,42 +167,42 @@ class ModelStore:
         """Return the record of a stored model, or raise `ModelNotFound`."""
         path = self._path(version, "json")
         if not path.exists():
-            raise ModelNotFound(version=version, path=str(self.folder), known=[r.version for r in self.records()])
-        try:
-            record = ModelRecord(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise _untrusted(version, f"its record {path.name} cannot be read ({error})") from error
-        if record.version != version:
-            raise _untrusted(version, f"its record {path.name} names another version")
+            raise self._unknown(version)
+        return self._record(path)
+
+    def _unknown(self, version: str) -> ModelNotFound:
+        known = [record.version for record in self.records()]
+        return ModelNotFound(version=version, path=str(self.folder), known=known)
+
+    def _record(self, path: Path) -> ModelRecord:
+        record = _read(path, _RECORD)
+        if record.version != path.stem:
+            raise _untrusted(path.stem, f"its record {str(path)!r} names another version; move it away")
         return record
 
     def records(self) -> list[ModelRecord]:
         """Return all records, oldest first."""
-        records = (self.record(path.stem) for path in self.folder.glob("*.json"))
-        return sorted(records, key=lambda r: (r.created_at, r.version))
+        return sorted(map(self._record, self.folder.glob("*.json")), key=lambda r: (r.created_at, r.version))
 
-    def load(self, version: str | None = None, trusted: Sequence[str] = ()) -> Challenger:
+    def load(self, version: str | None = None) -> Challenger:
         """Return a stored model; without a version the one in use.
-
-        Parameters
-        ----------
-        trusted : full names of further types to accept, for estimators of your own
 
         Raises
         ------
         UntrustedModel : the file was altered, or holds types that are not on the list (`types`)
         ModelNotFound : no such version, or none in use
         """
-        record = self.record(version if version is not None else self._history()[-1])
+        record = self.latest() if version is None else self.record(version)
+        if record is None:
+            raise self._unknown("in use")
         try:
             content = self._path(record.version, "skops").read_bytes()
-        except FileNotFoundError:
-            raise _untrusted(record.version, "its file is gone") from None
+        except OSError as error:
+            raise _untrusted(record.version, f"its file is gone or cannot be read ({error.strerror})") from error
         if hashlib.sha256(content).hexdigest() != record.sha256:
             raise _untrusted(record.version, "the file is not the one that was saved (sha256 differs)")
-        model = _restored(record, content, TRUSTED | set(trusted))
-        names = {field.name for field in fields(Challenger)} - {"model"}
-        return Challenger(model=model, **{name: getattr(record, name) for name in names})
+        model = _restored(record, content, self.trusted)
+        return Challenger(model=model, **_origin(record))
 
     # -- the pointer ---------------------------------------------------------------------------------------------------
 
@@ -199,21 +212,17 @@ class ModelStore:
 
     def _history(self) -> list[str]:
         """Return the versions that were put in use, the present one last."""
-        history: list[str] = json.loads(self._pointer.read_text()) if self._pointer.exists() else []
-        if not history:
-            known = [record.version for record in self.records()]
-            raise ModelNotFound(version="in use", path=str(self.folder), known=known)
-        return history
+        return _read(self._pointer, _POINTER) if self._pointer.exists() else []
 
     def latest(self) -> ModelRecord | None:
         """Return the record of the model in use, or None."""
-        return self.record(self._history()[-1]) if self._pointer.exists() else None
+        history = self._history()
+        return self.record(history[-1]) if history else None
 
     def use(self, version: str) -> ModelRecord:
         """Put a stored version in use; one atomic write."""
         record = self.record(version)
-        history = self._history() if self._pointer.exists() else []
-        _write(self._pointer, json.dumps([*history, version]).encode())
+        _write(self._pointer, json.dumps([*self._history(), version]).encode())
         return record
 
     def rollback(self) -> ModelRecord:

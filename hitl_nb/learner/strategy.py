@@ -12,8 +12,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hitl_nb.errors import BadInput, LearnerError, plain
+from hitl_nb.errors import BadInput
 from hitl_nb.learner import modal
+from hitl_nb.learner.weighting import keep_rules
 
 Floats = NDArray[np.float64]
 #: (probabilities (n, k), generator) -> scores (n,)
@@ -140,7 +141,4 @@ def check_strategy(strategy: Strategy) -> None:
             "a row's score does not hang on its place": by_chance
             or (shape and np.allclose(strategy(pool[::-1].copy(), np.random.default_rng(0))[::-1], scores)),
         }
-        for rule, kept in rules.items():
-            if not kept:
-                name = getattr(strategy, "__name__", type(strategy).__name__)
-                raise LearnerError(what=plain(f"strategy {name!r} breaks a rule: {rule}"), rule=rule)
+        keep_rules("strategy", strategy, rules)

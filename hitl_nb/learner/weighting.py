@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,13 @@ def fit_weighted(estimator: Any, X: Any, y: Any, weights: ArrayLike, *, seed: in
     return estimator.fit(X, y, **fit_kwargs)
 
 
+def keep_rules(kind: str, function: Any, rules: Mapping[str, bool]) -> None:
+    """Name the first rule that a function of the user's breaks."""
+    if broken := [rule for rule, kept in rules.items() if not kept]:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise LearnerError(what=plain(f"{kind} {name!r} breaks a rule: {broken[0]}"), rule=broken[0])
+
+
 def check_weighting(weighting: Weighting) -> None:
     """Test a weighting of your own: shape, finite, 0 or more, unknown confidences, no side effects, no chance.
 
@@ -138,7 +145,4 @@ def check_weighting(weighting: Weighting) -> None:
             "the argument stays as it was": np.array_equal(given, case, equal_nan=True),
             "the same confidences give the same weights": np.array_equal(weights, weighting(case.copy())),
         }
-        for rule, kept in rules.items():
-            if not kept:
-                name = getattr(weighting, "__name__", type(weighting).__name__)
-                raise LearnerError(what=plain(f"weighting {name!r} breaks a rule: {rule}"), rule=rule)
+        keep_rules("weighting", weighting, rules)
