@@ -303,7 +303,7 @@ def estimator() -> Any:
 def fresh_path(wanted: Path) -> Path:
     """Return ``wanted``, or the first free name beside it, so that no queue is ever mixed up with another."""
     path, i = wanted, 1
-    while path.exists():
+    while path.exists() or path.with_suffix(".models").exists():
         i += 1
         path = wanted.with_stem(f"{wanted.stem}-{i}")
     return path

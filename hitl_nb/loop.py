@@ -167,6 +167,21 @@ class Loop:
             outdated=tuple(learner.outdated), before=before,
         )  # fmt: skip
 
+    def rollback(self) -> Challenger:
+        """Put the model before this one in use again, here and in the store, and log it.
+
+        Raises
+        ------
+        LearnerError : there is no earlier one
+        """
+        if self.models is None:
+            before = self.learner.rollback()
+        else:
+            self.models.rollback()
+            before = self.learner.champion = self.models.load()
+        self.queue.note("rollback", {"model": before.version})
+        return before
+
 
 def default_estimator() -> Any:
     """Return the classifier of those who name none: standardised features, logistic regression."""

@@ -113,6 +113,23 @@ def test_a_better_challenger_is_promoted_stored_and_logged(cancer, tmp_path):
     assert event["body"]["promoted"] is True
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_one_call_puts_the_model_before_in_use_again_also_after_a_restart(cancer, tmp_path, stored):
+    loop = started(cancer, DummyClassifier(), tmp_path if stored else None)
+    loop.learner.estimator = scaled()
+    assert loop.retrain(force=True).promoted
+    if stored:
+        loop = Loop(loop.queue, Learner(scaled(), min_samples=20), models=ModelStore(tmp_path))
+    assert loop.learner.champion.version == "v2"
+    assert loop.rollback().version == "v1"
+    assert loop.learner.predict(cancer.drop(columns="label"))["label"].nunique() == 1  # the dummy's answer
+    assert loop.queue.events()[-1]["body"] == {"model": "v1"}
+    with pytest.raises(LearnerError, match="no earlier"):
+        loop.rollback()
+    if stored:
+        assert ModelStore(tmp_path).latest().version == "v1"
+
+
 def test_a_failing_fit_changes_nothing(cancer):
     loop = started(cancer, scaled())
     reviewed_by_truth(loop.queue, cancer[250:300], loop.learner, Policy(1.0, audit_rate=0))
