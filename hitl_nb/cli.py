@@ -1,22 +1,26 @@
-"""Command line: hitl-nb demo | stats | export."""
+"""Command line: hitl-nb demo | lab | stats | export."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hitl_nb.connect import open_queue
 from hitl_nb.errors import BadInput, HitlError
+from hitl_nb.shipped import shipped
 
 if TYPE_CHECKING:
-    from hitl_nb.queue import ReviewQueue, Stats
+    from hitl_nb.queue import ReviewQueue
 
 _EXAMPLES = """examples:
   hitl-nb demo                              the whole loop on 4,601 e-mails, in about a minute
   hitl-nb demo --data digits --quiet        the same on images
+  hitl-nb lab                               the notebooks, in JupyterLab
   hitl-nb stats hitl-demo.duckdb            what is in a queue
   hitl-nb export hitl-demo.duckdb out.csv   every decision with its answer
 
@@ -41,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hitl-nb", description=says, epilog=_EXAMPLES, formatter_class=form)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _demo_options(commands.add_parser("demo", help="run the whole loop on real data with simulated reviewers"))
+    lab = commands.add_parser("lab", help="copy the notebooks to a folder and open them in JupyterLab")
+    lab.add_argument("folder", type=Path, nargs="?", default="hitl-notebooks", help="default: hitl-notebooks here")
+    lab.add_argument("--no-browser", action="store_true", help="start JupyterLab, open no browser")
+    lab.add_argument("--copy-only", action="store_true", help="start nothing")
+    lab.set_defaults(run=_lab)
     stats = commands.add_parser("stats", help="count what is in a queue")
     stats.add_argument("file", type=Path, help="queue file")
     stats.set_defaults(run=_stats)
@@ -72,6 +81,32 @@ def _demo(options: argparse.Namespace) -> None:
     print(Demo(options.data, path, **{name: getattr(options, name) for name in names}).run())
 
 
+def _lab(options: argparse.Namespace) -> None:
+    if not options.copy_only and find_spec("jupyterlab") is None:
+        remedy = 'pip install "hitl-nb[lab]", or copy the notebooks alone with hitl-nb lab --copy-only'
+        raise HitlError(what=f"JupyterLab is not installed; {remedy}")
+    try:
+        _copy(options.folder)
+    except OSError as error:
+        raise BadInput(name="folder", value=str(options.folder), remedy=f"{error}; choose another one") from error
+    if not options.copy_only:
+        command = [sys.executable, "-m", "jupyterlab", str(options.folder.resolve())]
+        os.execv(sys.executable, [*command, *["--no-browser"] * options.no_browser])  # signals go to it alone
+
+
+def _copy(folder: Path) -> None:
+    """Copy the notebooks; what is there already stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sorted(shipped("notebooks").glob("*.ipynb")):
+        said = "copied"
+        try:
+            with (folder / source.name).open("xb") as target:
+                target.write(source.read_bytes())
+        except FileExistsError:
+            said = "kept the one that is there:"
+        print(said, folder / source.name, flush=True)
+
+
 def _opened(path: Path) -> ReviewQueue:
     if not path.is_file():
         raise BadInput(name="file", value=str(path), remedy="there is no such file; hitl-nb demo makes one")
@@ -80,29 +115,7 @@ def _opened(path: Path) -> ReviewQueue:
 
 def _stats(options: argparse.Namespace) -> None:
     with _opened(options.file) as queue:
-        for what, value in _lines(queue.stats()):
-            print(f"{what:<22}{value}")
-
-
-def _lines(stats: Stats) -> list[tuple[str, str]]:
-    from hitl_nb.evidence import clopper_pearson
-
-    def counts(found: dict[str, int] | dict[str | None, int]) -> str:
-        return ", ".join(f"{name or 'anyone'} {count}" for name, count in found.items()) or "none"
-
-    share = stats.automatic_share
-    return [
-        ("decisions", f"{stats.total}"),
-        ("automatic share", "none yet" if share is None else f"{share:.1%}"),
-        ("status", counts(stats.status)),
-        ("answers", counts(stats.outcome)),
-        ("reviewers", counts(stats.reviewers)),
-        ("open by priority", counts(stats.open_by_priority)),
-        ("open by expertise", counts(stats.open_by_expertise)),
-        ("overdue", f"{stats.overdue}"),
-        ("audits", f"{stats.audits} drawn, {stats.audited} judged"),
-        ("audited disagreement", str(clopper_pearson(stats.disagreed, stats.audited)) if stats.audited else "none yet"),
-    ]
+        print(queue._table())
 
 
 def _export(options: argparse.Namespace) -> None:

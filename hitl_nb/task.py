@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -278,8 +277,13 @@ class ReviewTask:
     reviews: tuple[Review, ...] = field(default=(), repr=False)
 
 
-def state_diagram() -> Iterator[str]:
-    """Yield one line a move, as the README prints it."""
+def state_diagram() -> str:
+    """Return the table of moves as a Mermaid diagram, as the README prints it: an arrow from state to state."""
+    arrows: dict[tuple[Status, Status], list[Move]] = {}
     for status, moves in MOVES.items():
         for move, targets in moves.items():
-            yield f"{status} --{move}--> {', '.join(targets)}"
+            for target in targets:
+                arrows.setdefault((status, target), []).append(move)
+    first = [f"    [*] --> {status}: submit" for status in (Status.AUTO_APPROVED, Status.PENDING)]
+    rest = [f"    {status} --> {target}: {', '.join(moves)}" for (status, target), moves in arrows.items()]
+    return "\n".join(["stateDiagram-v2", *first, *rest])

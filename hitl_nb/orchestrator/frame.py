@@ -12,6 +12,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from hitl_nb.errors import BadInput
+from hitl_nb.orchestrator.decided import DecisionFrame
 from hitl_nb.orchestrator.route import shared_columns
 from hitl_nb.payload import canonical, name
 from hitl_nb.policy import Batch, Decision, Decisions, Policy
@@ -45,7 +46,9 @@ def route_frame(
     frame = _result(decisions, predictions, inputs, task_id)
     for row, task_id in known.items():
         _tell_again(frame, row, *queue.told(task_id))
-    return frame
+    decided = DecisionFrame(frame)
+    decided.audits = int(decisions.audit.sum() - decisions.audit[list(known)].sum())
+    return decided
 
 
 def _tell_again(frame: pd.DataFrame, row: int, status: Status, task: ReviewTask) -> None:
