@@ -402,6 +402,34 @@ def test_an_absent_reviewer_does_not_hold_a_task_for_ever(sit, ask, queue, clock
     assert [t.task_id for t in queue.claim("bob")] == [task.task_id]
 
 
+def test_what_the_reviewer_holds_already_comes_first_again(sit, ask, queue, clock):
+    held, other = ask(), ask()
+    sit()  # a kernel that was killed, or a cell that is run again: nobody gives the item back
+    clock.forward(minutes=9)
+    again = sit()
+    assert again.view().ticket.startswith(held.task_id)
+    clock.forward(minutes=9)  # the lease was renewed
+    assert again.approve()
+    assert again.view().ticket.startswith(other.task_id)
+    assert [event["task_id"] for event in reviews(queue)] == [held.task_id]
+
+
+def test_what_somebody_else_holds_is_left_to_them(sit, ask):
+    ask()
+    second = ask()
+    sit("ben")
+    assert sit("ann").view().ticket.startswith(second.task_id)
+
+
+def test_a_lease_that_ran_out_meanwhile_is_claimed_anew(sit, ask, queue, clock):
+    ask()
+    sit()
+    clock.forward(minutes=11)
+    again = sit()
+    assert again.approve()
+    assert [event["move"] for event in queue.events()].count("claim") == 2
+
+
 def test_a_heartbeat_tells_that_the_lease_is_gone(sit, ask, queue, clock):
     ask()
     controller = sit()

@@ -1,9 +1,12 @@
 """review(): a frame and a model in, a panel and the answers beside the frame out."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
@@ -11,7 +14,10 @@ from sklearn.svm import LinearSVC
 import hitl_nb
 from hitl_nb.errors import BadInput
 from hitl_nb.panel import review
+from hitl_nb.panel.show import show
 from hitl_nb.shipped import load_spam
+
+module = sys.modules["hitl_nb.panel.review"]  # the package exports a function of that name
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +40,13 @@ def table(n=4, **columns):
 
 def test_digits_are_reviewed_least_certain_first(digits):
     x, y, model = digits
-    handle = review(x, model, n=20, render=lambda d: np.array([d[f"pixel_{i // 8}_{i % 8}"] for i in range(64)]))
+    handle = review(x, model, n=20)
     p = model.predict_proba(x)
     order = np.argsort(p.max(axis=1), kind="stable")[:20]
     seen = []
     while handle.panel.view.state == "item":
         position = order[len(seen)]
+        assert handle.panel.view.shown.image == show(x.iloc[position].to_numpy().reshape(8, 8)).image
         assert handle.panel.view.confidence == f"{p[position].max():.3g}"
         assert handle.panel.view.prediction == str(model.classes_[p[position].argmax()])
         handle.panel.correct(int(y.iloc[position]))
@@ -173,6 +180,15 @@ def test_rows_that_a_model_answers_with_nan_come_first():
         (lambda x, y: {"model": LogisticRegression(max_iter=2000).fit(x.rename(columns={"bang": "b"}), y)}, "add them"),
         (lambda x, y: {"df": x.assign(label=1), "label": "bang"}, "rename or drop"),
         (lambda x, y: {"df": x.to_numpy(), "label": "bang"}, "pass a DataFrame"),
+        (lambda x, y: {"model": LogisticRegression}, "pass a fitted model"),
+        (lambda x, y: {"model": lambda df: [["a", "b"]] * len(df)}, "return an array of shape"),
+        (lambda x, y: {"df": pd.concat([x, x[["bang"]]], axis=1), "label": "money"}, "'bang': it is there twice"),
+        (
+            lambda x, y: {"df": x.assign(**{"1": 0}).assign(**{"b": 1}).rename(columns={"b": 1}), "label": "bang"},
+            "twice",
+        ),
+        (lambda x, y: {"df": x[["bang", "money"]], "label": "bang", "confidence": "money"}, "nothing is left to show"),
+        (lambda x, y: {"df": x[[]], "model": lambda df: np.full((len(df), 2), 0.5)}, "nothing is left to show"),
     ],
 )
 def test_what_cannot_be_reviewed_is_refused_with_the_remedy(spam, change, says):
@@ -186,10 +202,63 @@ def test_a_model_that_was_not_fitted_says_so(spam):
         review(spam[0], LogisticRegression())
 
 
-def test_an_empty_frame_has_nothing_to_ask():
-    handle = review(table()[:0], label="guess", confidence="p")
+@pytest.mark.parametrize("by", ["columns", "model", "function"])
+def test_an_empty_frame_has_nothing_to_ask(spam, by):
+    x, _, model = spam
+    handle = {
+        "columns": lambda: review(table()[:0], label="guess", confidence="p"),
+        "model": lambda: review(x[:0], model),
+        "function": lambda: review(x[:0], model.predict_proba),
+    }[by]()
     assert handle.panel.view.state == "empty"
     assert handle.frame.empty
+
+
+def test_missing_features_are_shown_as_missing(spam):
+    x, y, _ = spam
+    holes = x[:5].mask(x[:5] > x[:5].median())
+    handle = review(holes, HistGradientBoostingClassifier(max_iter=3).fit(x, y), n=np.int64(5))
+    shown = []
+    while handle.panel.view.state == "item":
+        shown += [value for _, value in handle.panel.view.shown.rows]
+        handle.panel.approve()
+    assert shown.count("NaN") == holes.isna().sum().sum() > 0
+    assert handle.frame["outcome"].eq("approve").all()
+
+
+def test_a_large_frame_is_stored_behind_the_panel_and_the_answers_wait_for_it(monkeypatch):
+    monkeypatch.setattr(module, "STEP", 7)
+    df = pd.DataFrame({"text": [f"mail {i}" for i in range(100)], "guess": "spam", "p": np.linspace(0.1, 0.9, 100)})
+    handle = review(df.sample(frac=1, random_state=0), label="guess", confidence="p")
+    assert handle.panel.view.shown.text == "mail 0"
+    handle.panel.correct("ham")
+    assert handle.frame.set_index("text")["label"].dropna().to_dict() == {"mail 0": "ham"}
+    assert (handle.queue.stats().total, handle.panel.view.total) == (100, 100)
+    while handle.panel.view.state == "item":
+        handle.panel.approve()
+    assert handle.frame["outcome"].value_counts().to_dict() == {"approve": 99, "correct": 1}
+
+
+def test_a_conflict_found_behind_the_panel_is_shown_in_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "KNOWN_STEP", 2)
+    path = tmp_path / "mails.duckdb"
+    review(table(), label="guess", confidence="p", path=path).panel.close()
+    handle = review(table(guess=["ham", "spam", "spam", "spam"]), label="guess", confidence="p", path=path)
+    assert handle.frame["outcome"].isna().all()  # waits for the rest
+    assert "choose another path" in handle.panel.view.message
+    handle.panel.retry()
+    handle.panel.approve()
+    assert handle.panel.view.done == 1
+
+
+def test_a_cell_that_is_run_again_shows_the_same_item(tmp_path):
+    path = tmp_path / "mails.duckdb"
+    first = review(table(), label="guess", confidence="p", path=path)
+    first.panel.approve()
+    again = review(table(), label="guess", confidence="p", path=path)
+    assert again.panel.view.shown.text == first.panel.view.shown.text == "mail 3"
+    again.panel.approve()
+    assert again.frame["outcome"].notna().tolist() == [False, True, False, True]
 
 
 def test_the_frame_that_was_given_is_left_alone():

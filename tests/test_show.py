@@ -1,6 +1,7 @@
 """What an item looks like: text, fields, pictures; hostile input is shown, not obeyed."""
 
 import io
+import json
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from payloads import HIDDEN, MARKUP, PICTURES, png
 from PIL import Image
 
+from hitl_nb.display import clean, fold, spell
 from hitl_nb.panel import show as module
-from hitl_nb.panel.show import MAX_BYTES, bars, clean, fold, show, show_input, show_prediction, spell
+from hitl_nb.panel.show import MAX_BYTES, UNFOLDED, bars, show, show_input, show_prediction
 
 
 @pytest.mark.parametrize(("text", "code"), HIDDEN.items(), ids=HIDDEN.values())
@@ -49,6 +51,18 @@ def test_many_fields_are_counted_not_shown():
     assert shown.rows[-1] == ("… 9,900 more", "")
     assert len(shown.rows) == 61
     assert shown.folded
+
+
+@pytest.mark.parametrize("times", [1, UNFOLDED])
+@pytest.mark.parametrize("char", ["x", "\u4e00", "\U0001f600", "\u202e"], ids=["ASCII", "CJK", "emoji", "hidden"])
+def test_what_is_shown_of_an_item_stays_below_256_kib(char, times):
+    long = {"text": char * 10**6}
+    wide = {f"{char * 300}{i}": char * 10**4 for i in range(2000)}
+    for item in (long, wide):
+        shown = show(item, times)
+        sent = json.dumps([shown.text, *shown.rows], ensure_ascii=False)
+        assert shown.folded
+        assert len(sent.encode()) + MAX_BYTES * (times == 1) < 256 * 1024
 
 
 @pytest.mark.parametrize(
@@ -107,6 +121,40 @@ def decoded(shown):
 )
 def test_an_array_is_shown_as_a_picture(array):
     assert decoded(show(array)).width >= 64
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"pixel_{y}_{x}" for y in range(12) for x in range(12)],
+        [f"pixel{i}" for i in range(1, 145)],
+        [f"PIX_{i}" for i in range(144)],
+    ],
+    ids=lambda names: names[0],
+)
+def test_columns_of_pixels_are_a_picture_in_the_order_of_their_numbers(names):
+    pixels = np.arange(144.0).reshape(12, 12)
+    item = dict(
+        sorted(zip(names, pixels.ravel().tolist(), strict=True))
+    )  # as the queue gives it back: pixel10 < pixel2
+    assert show(item) == show(pixels)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {f"pixel_{i}": 0.5 for i in range(9)},  # too few
+        {f"pixel_{i}": 0.5 for i in range(20)},  # no square
+        {f"pixel_{i}": 0.5 for i in range(15)} | {"amount": 1.0},
+        {f"pixel_{i}": "x" for i in range(16)},
+        {f"pixel_{i}": None for i in range(16)},
+        {f"pixel_{i}" + "_9" * 5: 0.5 for i in range(16)},
+    ],
+    ids=["few", "no square", "another column", "text", "nothing", "other names"],
+)
+def test_other_columns_are_fields(item):
+    shown = show(item)
+    assert (shown.image, len(shown.rows), shown.problem) == (None, len(item), "")
 
 
 def test_the_scale_of_an_array_is_stated():
@@ -201,6 +249,11 @@ def test_bars_are_the_largest_first_and_numbers_only():
     assert bars({"a": 0.1, "b": 0.9, "c": float("nan"), "d": None}) == (("b", 0.9), ("a", 0.1))
     assert bars("no dict") == ()
     assert len(bars({str(i): i / 100 for i in range(100)})) == 10
+
+
+def test_a_huge_prediction_is_folded():
+    said = {"label": "x" * 10**6} | {f"{i}" * 300: "y" * 10**6 for i in range(100)}
+    assert len(show_prediction(said)) < 5000
 
 
 def test_a_prediction_is_its_label_and_the_fields_that_say_something():

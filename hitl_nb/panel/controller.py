@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from hitl_nb import errors
+from hitl_nb.display import spell
 from hitl_nb.evidence import clopper_pearson
 from hitl_nb.panel.correction import Checker, checker
-from hitl_nb.panel.show import UNFOLDED, Shown, show_input, spell
+from hitl_nb.panel.show import UNFOLDED, Shown, show_input
 from hitl_nb.panel.sitting import Held, Kept, Retrain, Sitting, State, View, says, view_of
 from hitl_nb.task import Reviewer, ReviewTask
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: decisions that can be undone, and over which the rate is measured
 REMEMBERED = 30
+#: open tasks among which the reviewer's own leases are looked for
+OWN = 100
 #: after so long without a sign of the reviewer, leases are no longer renewed
 IDLE = timedelta(minutes=30)
 #: errors that say that this answer can never be saved
@@ -79,9 +82,18 @@ class Controller:
 
     def start(self) -> Controller:
         """Claim and show the first item."""
-        self._set(risk_before=self._risk())
+        self._set(risk_before=self._risk(), ahead=self._own())
         self._load()
         return self
+
+    def _own(self) -> tuple[Held, ...]:
+        """Return what the reviewer holds already: from a kernel that was killed, or a cell that ran before."""
+        with suppress(Exception):  # a lease that is over, or a store that is away: the claim that follows says so
+            own = [task for task in self.queue.pending(limit=OWN) if task.holder == self.reviewer.id]
+            if own:
+                self.queue.renew([task.task_id for task in own], self.reviewer)
+            return tuple(Held(task=task, attempt=task.attempt) for task in own)
+        return ()
 
     def view(self) -> View:
         """Return what is to be shown now."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from hitl_nb.display import clean
 from hitl_nb.errors import BadInput
-from hitl_nb.panel.show import clean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

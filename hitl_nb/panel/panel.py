@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
@@ -32,15 +33,19 @@ _BUTTONS = (
     ("reject", "Reject", "The prediction is wrong"),
     ("correct", "Correct", "What stands in the correction is right"),
     ("skip", "Skip", "Give it back, or go on"),
-    ("undo", "Undo", "Take the last decision back"),
     ("object", "Object", "Ask for a second look, with the note as the reason"),
     ("retry", "Retry", "Send again what was kept, or look for work"),
     ("unfold", "Show more", "Show what is folded"),
     ("retrain", "Retrain", "Retrain the model from the answers so far"),
+    ("undo", "Undo", "Take the last decision back"),
     ("finish", "Finish", "Give open items back and end the sitting"),
 )
-#: layout of everything but buttons
-WIDE = {"width": "98%"}
+#: how it looks; nothing from outside stands in it
+STYLE = f"<style>{Path(__file__).with_name('panel.css').read_text(encoding='utf-8')}</style>"
+#: colour of the bars behind probabilities; smaller ones than ``VISIBLE`` are left out
+BAR, VISIBLE = "color-mix(in srgb, var(--jp-brand-color1, #1976d2) 25%, transparent)", 0.005
+#: buttons that keep their place when they can do nothing
+_ALWAYS = ("approve", "reject", "correct", "skip", "undo", "finish")
 _JUDGE = ("approve", "reject", "correct", "skip")
 
 
@@ -78,6 +83,12 @@ class ReviewPanel:
         Returns how many audits were disagreed with and how many were judged; default: those of the queue.
     now
         Returns the time, aware.
+
+    Notes
+    -----
+    There are no single keys. After a click the button gives the focus away, so that the next key does not reach the
+    notebook as a command; Tab goes on from that button. JupyterLab stores nothing of an item in the notebook unless its
+    setting "Save Widget State Automatically" is on.
 
     Examples
     --------
@@ -178,6 +189,7 @@ class ReviewPanel:
 
     @_guarded
     def _click(self, action: str) -> None:
+        self._buttons[action].blur()  # or the next key would reach the notebook as a command
         if action not in _JUDGE or self._now() - self._since >= DOUBLE_CLICK:
             getattr(self, action)()
 
@@ -192,28 +204,36 @@ class ReviewPanel:
     # -- the widgets
 
     def _build(self, retrains: bool) -> None:
-        self._title, self._counts, self._bar = w.Label(), w.Label(), w.IntProgress(layout=WIDE)
-        self._message, self._last, self._why = _text("Message", 2), _text("Last", 1), _text("Why here", 2)
-        self._input, self._answer, self._image = _text("Input", 8), _text("Prediction", 4), w.Image(format="png")
-        self._retrained, self._training = _text("Retrain", 1), w.IntProgress(max=4, layout=WIDE)
-        self._comment = w.Textarea(description="Note", rows=1, layout=WIDE)
+        self._title, self._counts, self._bar = w.Label(), w.Label(), w.IntProgress(_dom_classes=("hitl-bar",))
+        self._message, self._why, self._input = _text("Message"), _text("Why here", "why"), _text("Input")
+        self._answer, self._shares, self._last = _text("Prediction"), _text("Confidence"), _text("Last")
+        self._image, self._retrained = w.Image(format="png", _dom_classes=("hitl-image",)), _text("Retrain")
+        self._training = w.IntProgress(max=4, _dom_classes=("hitl-bar",))
         self._is_form = self._check.fields != ("label",)
         self._inputs = {name: self._entry(name) for name in self._check.fields}
+        self._comment = w.Textarea(description="Note", rows=1, _dom_classes=("hitl-entry",))
         actions = [one for one in _BUTTONS if one[0] != "retrain" or retrains]
-        self._buttons = {action: w.Button(description=words, tooltip=tip) for action, words, tip in actions}
+        self._buttons = {
+            action: w.Button(description=words, tooltip=tip, _dom_classes=(f"hitl-{action}",))
+            for action, words, tip in actions
+        }
         for action, button in self._buttons.items():
             button.on_click(lambda _, action=action: self._click(action))
-        row = w.HBox(list(self._buttons.values()), layout={"flex_flow": "row wrap"})
-        top = [self._title, self._bar, self._counts, self._message, self._why, self._input, self._image, self._answer]
-        bottom = [self._comment, self._last, self._retrained, self._training]
+        head = _row("head", self._title, self._counts)
+        item = _row("item", w.VBox([self._input, self._image]), w.VBox([self._answer, self._shares]))
+        buttons = _row("buttons", *self._buttons.values())
+        entries = _row("entries", *self._inputs.values(), self._comment)
+        parts = [head, self._bar, self._message, self._why, item, buttons, entries]
         #: what a cell shows
-        self.widget = w.VBox([*top, row, *self._inputs.values(), *bottom])
+        self.widget = w.VBox([w.HTML(STYLE), *parts, self._last, self._retrained, self._training])
 
     def _entry(self, name: str) -> Any:
         if self._check.options:
             tip = "type to filter the labels"
-            return w.Combobox(description="Correct to", options=self._check.options, placeholder=tip, layout=WIDE)
-        return w.Text(description=name if self._is_form else "Correct to", layout=WIDE)
+            return w.Combobox(
+                description="Correct to", options=self._check.options, placeholder=tip, _dom_classes=("hitl-entry",)
+            )
+        return w.Text(description=name if self._is_form else "Correct to", _dom_classes=("hitl-entry",))
 
     def _draw(self) -> None:
         """Bring the widgets to what the controller says; the last one to draw has the newest view."""
@@ -222,17 +242,21 @@ class ReviewPanel:
             if view.ticket != self._ticket or view.state is State.FINISHED:
                 self._draw_inputs(view)
             self._draw_item(view)
+            self.widget._dom_classes = ("hitl", f"hitl-is-{view.state}")
             self._title.value, self._counts.value = view.title, _counts(view)
             self._bar.max, self._bar.value = max(view.total, 1), view.done
-            _fill(self._message, view.summary, view.message, *_lines(view.fields))
+            _fill(self._message, view.summary, view.message)
             _fill(self._last, view.last)
             _fill(self._retrained, f"{view.retrain.state} {view.retrain.text}".strip())
             self._training.value = view.retrain.step
-            self._training.layout.display = None if view.retrain.state == "running" else "none"
+            _show(self._training, view.retrain.state == "running")
             more = {"unfold": view.shown.folded, "retrain": view.retrain.state != "running"}
             for action, button in self._buttons.items():
                 button.disabled = not more.get(action, action in view.actions)
+                _show(button, action in _ALWAYS or not button.disabled)
             self._buttons["reject"].description = "None fits" if view.blind else "Reject"
+            for box in (*self._buttons.values(), *self._inputs.values(), self._comment):
+                _answer_beside_cells(box.comm)
 
     def _draw_inputs(self, view: View) -> None:
         self._ticket, self._since, self._comment.value = view.ticket, self._now(), view.comment
@@ -242,20 +266,49 @@ class ReviewPanel:
 
     def _draw_item(self, view: View) -> None:
         _fill(self._why, *view.why, " · ".join(view.facts))
+        self._input._dom_classes = ("hitl-text", "hitl-fields" if view.shown.rows else "hitl-prose")
         _fill(self._input, view.shown.text, *_lines(view.shown.rows), view.shown.note)
-        _fill(self._answer, view.prediction, view.confidence, *map(_share, view.bars))
+        _fill(self._answer, view.prediction)
+        seen = [(label, share) for label, share in view.bars if share >= VISIBLE]
+        _fill(self._shares, view.confidence, *(f"{share:.2f}  {label}" for label, share in seen))
+        self._shares.style.background = _bars([share for _, share in seen])
         self._image.value = view.shown.image or b""
-        self._image.layout.display = None if view.shown.image else "none"
+        _show(self._image, bool(view.shown.image))
 
 
-def _text(name: str, rows: int) -> Any:
+def _text(name: str, short: str = "") -> Any:
     """Return a box that shows outside text as text; unlike a Label it typesets nothing."""
-    return w.Textarea(description=name, disabled=True, rows=rows, layout=WIDE)
+    return w.Textarea(description=name, disabled=True, _dom_classes=("hitl-text", f"hitl-{short or name.lower()}"))
+
+
+def _row(name: str, *children: Any) -> Any:
+    return w.HBox(children, _dom_classes=(f"hitl-{name}",))
 
 
 def _fill(box: Any, *lines: str) -> None:
     box.value = "\n".join(line for line in lines if line)
-    box.layout.display = None if box.value else "none"
+    _show(box, bool(box.value))
+
+
+def _show(widget: Any, visible: bool) -> None:
+    widget.layout.display = None if visible else "none"
+
+
+def _bars(shares: list[float]) -> str:
+    """Return a CSS background: below the first line, a bar behind each, as long as its share."""
+    return ", ".join(
+        f"linear-gradient({BAR}, {BAR}) 0 {line}lh / {min(max(share, 0), 1):.1%} 0.9lh no-repeat content-box"
+        for line, share in enumerate(shares, 1)
+    )
+
+
+def _answer_beside_cells(comm: Any) -> None:
+    """Let a click be handled in the thread that the front end asks for, also while a cell is busy.
+
+    Where the last message to a widget came out of a cell, ipykernel would keep its clicks for after the next cell.
+    """
+    if comm is not None:
+        vars(comm).pop("_reply_subshell_id", None)
 
 
 def _value(typed: str) -> Any:
@@ -272,12 +325,8 @@ def _close(widget: Any) -> None:
 
 
 def _lines(rows: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"{name}: {value}" if value else name for name, value in rows]
-
-
-def _share(bar: tuple[str, float]) -> str:
-    label, share = bar
-    return f"{'█' * round(20 * min(max(share, 0.0), 1.0)):<20} {share:.2f}  {label}"
+    width = min(24, max((len(name) for name, value in rows if value), default=0))
+    return [f"{name:<{width}}  {value}" if value else name for name, value in rows]
 
 
 def _counts(view: View) -> str:

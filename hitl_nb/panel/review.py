@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pandas as pd
 from hitl_nb.connect import open_queue
 from hitl_nb.errors import BadInput, KeyConflict
 from hitl_nb.orchestrator import Orchestrator
+from hitl_nb.panel.controller import Controller
 from hitl_nb.panel.panel import ReviewPanel
 from hitl_nb.policy import Batch, Policy
 from hitl_nb.policy.rule import Finding
@@ -18,6 +21,8 @@ from hitl_nb.task import Reviewer
 
 #: probabilities kept with each row
 MAX_PROBABILITIES = 10
+#: rows stored at once, of a new table and of one that a file may know, row by row; the panel shows after the first step
+STEP, KNOWN_STEP = 10_000, 200
 #: columns that the answers fill, and their types
 ANSWERS: dict[str, Any] = {"label": object, "outcome": "string", "wrong": "boolean"}
 
@@ -39,35 +44,45 @@ class EveryRow:
 class TableReview:
     """A frame under review; as the last line of a cell it shows its panel."""
 
-    def __init__(self, df: pd.DataFrame, positions: np.ndarray[Any, Any], tasks: list[str], panel: ReviewPanel) -> None:
+    def __init__(
+        self, df: pd.DataFrame, positions: np.ndarray[Any, Any], tasks: list[str], panel: ReviewPanel,
+        storing: threading.Thread,
+    ) -> None:  # fmt: skip
         #: the panel, to be pressed by a person or by ``panel.approve()``
         self.panel = panel
         #: where the answers are kept
         self.queue = panel.controller.queue
-        self._df, self._positions, self._tasks = df, positions, tasks
+        self._df, self._positions, self._tasks, self._storing = df, positions, tasks, storing
 
     def __repr__(self) -> str:
-        judged = self.frame["outcome"].notna().sum()
-        return f"Review of {len(self._tasks):,} rows: {judged:,} judged; the answers are in .frame"
+        judged = self._answers()["outcome"].notna().sum()
+        return f"Review of {len(self._positions):,} rows: {judged:,} judged; the answers are in .frame"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         return {**self.panel._repr_mimebundle_(), "text/plain": repr(self)}
 
+    def _answers(self) -> pd.DataFrame:
+        tasks = self._tasks.copy()  # grows while a large frame is being stored
+        return self.queue.history().set_index("task_id").reindex(tasks)
+
     @property
     def frame(self) -> pd.DataFrame:
-        """A copy of the frame with the answers so far in ``label``, ``outcome`` and ``wrong``; the rest is NA."""
-        found = self.queue.history().set_index("task_id").reindex(self._tasks)
-        frame = self._df.copy()
+        """A copy of the frame with the answers so far in ``label``, ``outcome`` and ``wrong``; the rest is NA.
+
+        Waits until all rows are stored.
+        """
+        self._storing.join()
+        found, frame = self._answers(), self._df.copy()
         for name, dtype in ANSWERS.items():
             values = np.full(len(frame), pd.NA, dtype=object)
-            values[self._positions] = found[name].astype(object).where(found[name].notna(), pd.NA)
+            values[self._positions[: len(found)]] = found[name].astype(object).where(found[name].notna(), pd.NA)
             frame[name] = pd.Series(values, index=frame.index, dtype=object).astype(dtype)
         return frame
 
 
 def review(
     df: pd.DataFrame, model: Any = None, *, label: str | None = None, confidence: str | None = None,
-    n: int | None = None, path: str | None = None, labels: Sequence[Any] | None = None,
+    n: int | None = None, path: str | Path | None = None, labels: Sequence[Any] | None = None,
     reviewer: str | Reviewer = "me", render: Callable[[Any], Any] | None = None,
 ) -> TableReview:  # fmt: skip
     """Let a person check the rows of a frame, least certain first.
@@ -93,12 +108,14 @@ def review(
     Returns
     -------
     TableReview
-        At once; ``.frame`` fills as answers come, ``.panel`` is what the cell shows.
+        Soon, also for a large frame: its surer rows are stored in the background. ``.frame`` fills as answers come,
+        ``.panel`` is what the cell shows.
 
     Raises
     ------
     BadInput
-        The model gives no probabilities, a column is missing, or the file belongs to another table.
+        The model gives no probabilities, a column is missing or there twice, nothing is left to show, or the file
+        belongs to another table.
 
     Examples
     --------
@@ -108,22 +125,50 @@ def review(
     >>> mails.frame["label"].tolist(), mails.panel.view.prediction
     ([<NA>, 'ham'], 'ham')
     """
-    _check(df, model, label, confidence, n)
+    shown = _shown(df, model, label, confidence, n)
     names, predictions = _by_columns(df, label, confidence) if model is None else _by_model(df, model, labels)
     certain = np.array([-1.0 if p["confidence"] is None else p["confidence"] for p in predictions])
     positions = np.argsort(certain, kind="stable")[:n]
-    queue = open_queue(":memory:" if path is None else path)
-    shown = df.drop(columns=[c for c in (label, confidence) if c is not None]).rename(columns=str)
-    inputs = shown.iloc[positions].reset_index(drop=True)
-    key = None if path is None else [f"row {i}" for i in positions]
+    queue, tasks = open_queue(":memory:" if path is None else path), list[str]()
+    step = KNOWN_STEP if queue.stats().total else STEP
     orchestrator = Orchestrator(queue=queue, policy=Policy(1.0, rules=(EveryRow(),), audit_rate=0))
-    try:
-        routed = orchestrator.process_frame(inputs, [predictions[i] for i in positions], key=key)
-    except KeyConflict as error:
-        remedy = f"it holds answers about other rows or predictions ({error}); choose another path"
-        raise BadInput(name="path", value=str(path), remedy=remedy) from error
+
+    def store(start: int) -> None:
+        rows = positions[start : start + step].tolist()
+        inputs, said = shown.iloc[rows].reset_index(drop=True), [predictions[i] for i in rows]
+        key = None if path is None else [f"row {i}" for i in rows]
+        try:
+            tasks.extend(orchestrator.process_frame(inputs, said, key=key)["task_id"])
+        except KeyConflict as error:
+            remedy = f"it holds answers about other rows or predictions ({error}); choose another path"
+            raise BadInput(name="path", value=str(path), remedy=remedy) from error
+
+    store(0)
     panel = ReviewPanel(queue, reviewer, labels=names if labels is None else labels, render=render)
-    return TableReview(df.copy(), positions, routed["task_id"].tolist(), panel)
+    rest = (store, range(step, len(positions), step), panel.controller)
+    storing = threading.Thread(target=_store_rest, args=rest, name="hitl_nb-store", daemon=True)
+    storing.start()
+    return TableReview(df.copy(), positions, tasks, panel, storing)
+
+
+def _store_rest(store: Callable[[int], None], starts: range, controller: Controller) -> None:
+    try:
+        for start in starts:
+            store(start)
+            controller.heartbeat()
+    except Exception as error:  # nobody else would see it
+        controller.fail(error)
+
+
+def _shown(df: Any, model: Any, label: str | None, confidence: str | None, n: Any) -> pd.DataFrame:
+    """Return the columns that a reviewer sees; refuse what cannot be reviewed."""
+    _check(df, model, label, confidence, n)
+    shown: pd.DataFrame = df.drop(columns=[c for c in (label, confidence) if c is not None]).rename(columns=str)
+    for column in shown.columns[shown.columns.duplicated()]:
+        raise BadInput(name="column of df", value=column, remedy="it is there twice; rename or drop one")
+    if len(df) and shown.columns.empty:
+        raise BadInput(name="df", value="no column", remedy="nothing is left to show; add what the reviewer should see")
+    return shown
 
 
 def _check(df: Any, model: Any, label: str | None, confidence: str | None, n: Any) -> None:
@@ -137,7 +182,7 @@ def _check(df: Any, model: Any, label: str | None, confidence: str | None, n: An
     for column in set(ANSWERS) & set(df.columns):
         remedy = f"answers go into {', '.join(ANSWERS)}; rename or drop that column of df first"
         raise BadInput(name="column of df", value=column, remedy=remedy)
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+    if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1):
         raise BadInput(name="n", value=n, remedy="pass how many rows to review, 1 or more")
 
 
@@ -148,20 +193,29 @@ def _by_columns(df: pd.DataFrame, label: str | None, confidence: str | None) -> 
     return distinct if 1 < len(distinct) <= 200 else None, [_prediction(a, b) for a, b in zip(said, sure, strict=True)]
 
 
-def _by_model(df: pd.DataFrame, model: Any, labels: Sequence[Any] | None) -> tuple[list[Any], list[Any]]:
+def _by_model(df: pd.DataFrame, model: Any, labels: Sequence[Any] | None) -> tuple[Any, list[Any]]:
+    known = getattr(model, "classes_", labels)
+    if not len(df):  # there is nothing to predict, and scikit-learn refuses it
+        return known, []
     table = _probabilities(df, model)
-    known = getattr(model, "classes_", None)
-    known = getattr(table, "columns", labels) if known is None else known
-    p = np.asarray(table, dtype=np.float64)
+    known = getattr(table, "columns", known) if known is None else known
+    try:
+        p = np.asarray(table, dtype=np.float64)
+    except (TypeError, ValueError):
+        p = np.empty(0)
     if p.ndim != 2 or len(p) != len(df) or (known is not None and len(known) != p.shape[1]):
         remedy = f"return an array of shape ({len(df)}, labels), and pass labels= in the order of its columns"
         raise BadInput(name="probabilities of the model", value=p.shape, remedy=remedy)
     names = list(range(p.shape[1])) if known is None else np.asarray(known).tolist()
-    return names, [_likeliest(names, row) for row in p]
+    order = np.argsort(-p, axis=1, kind="stable")[:, :MAX_PROBABILITIES]
+    shares = np.take_along_axis(p, order, axis=1)
+    return names, [_likeliest(names, *one) for one in zip(order.tolist(), shares.tolist(), strict=True)]
 
 
 def _probabilities(df: pd.DataFrame, model: Any) -> Any:
     predict = getattr(model, "predict_proba", None)
+    if isinstance(model, type):
+        raise BadInput(name="model", value=model.__name__, remedy="it is a class; pass a fitted model of it")
     if predict is None and (hasattr(model, "predict") or not callable(model)):
         remedy = "it has no predict_proba; wrap it in sklearn.calibration.CalibratedClassifierCV and fit that, or pass"
         remedy += " label= and confidence= columns"
@@ -175,10 +229,9 @@ def _probabilities(df: pd.DataFrame, model: Any) -> Any:
     return predict(df[list(names)] if names is not None else df.to_numpy())
 
 
-def _likeliest(names: list[Any], row: np.ndarray[Any, Any]) -> dict[str, Any]:
-    order = np.argsort(-row, kind="stable")[:MAX_PROBABILITIES]
-    probabilities = {str(names[i]): float(row[i]) for i in order}
-    return _prediction(names[order[0]], float(row[order[0]])) | {"probabilities": probabilities}
+def _likeliest(names: list[Any], order: list[int], shares: list[float]) -> dict[str, Any]:
+    probabilities = {str(names[i]): share for i, share in zip(order, shares, strict=True)}
+    return _prediction(names[order[0]], shares[0]) | {"probabilities": probabilities}
 
 
 def _prediction(label: Any, confidence: Any) -> dict[str, Any]:

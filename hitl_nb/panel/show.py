@@ -5,36 +5,29 @@ from __future__ import annotations
 import io
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date
-from reprlib import Repr
 from typing import Any
 
 import numpy as np
 
-#: longest text shown at first, in characters; the rest is folded
-MAX_TEXT = 4_000
+from hitl_nb.display import MAX_TEXT, MAX_VALUE, fold, spell
+
 #: fields shown at first
 MAX_FIELDS = 60
 #: longest table shown at first, in characters
-MAX_TABLE = 20_000
+MAX_TABLE = 8_000
 #: how many times more is shown on request
-UNFOLDED = 10
-#: longest value of one field, in characters
-MAX_VALUE = 300
+UNFOLDED = 5
 #: largest picture that is decoded, in pixels
 MAX_PIXELS = 25_000_000
 #: largest picture that is sent, in bytes
 MAX_BYTES = 200_000
 #: smaller pictures are enlarged to about this many pixels a side
 SMALL = 160
+#: what columns of pixels are called
+_PIXEL = re.compile("pix(el)?_?[0-9]{1,4}(_[0-9]{1,4})?", re.IGNORECASE)
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-#: characters that cannot be seen although their category says letter or mark
-_UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0000-\U000e0fff"
-_SUSPECT = re.compile(rf"[^\n\t\x20-\x7e\u00a1-\u00ac\u00ae-\u02ff]|[{_UNSEEN}]")
-_IS_UNSEEN = re.compile(f"[{_UNSEEN}]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,69 +46,6 @@ class Shown:
     problem: str = ""
     #: whether more can be shown
     folded: bool = False
-
-
-def clean(text: str) -> str:
-    r"""Return a text in which every character can be seen.
-
-    Lone surrogates, controls, bidirectional and zero-width characters become code points; line ends and tabs stay.
-
-    >>> clean("approve \u202egnp.exe\x00")
-    'approve ⟨U+202E⟩gnp.exe⟨U+0000⟩'
-    """
-    return _SUSPECT.sub(lambda found: _visible(found.group()), text.replace("\r\n", "\n"))
-
-
-def _visible(char: str) -> str:
-    hidden = unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or _IS_UNSEEN.match(char)
-    return f"⟨U+{ord(char):04X}⟩" if hidden else char
-
-
-def fold(text: str, most: int = MAX_TEXT) -> str:
-    r"""Return a clean text of about ``most`` characters; the middle of a longer one is left out and counted.
-
-    >>> fold("a" * 100 + "b" * 100, most=20)
-    'aaaaaaaaaaaaaaa\n… 180 more characters …\nbbbbb'
-    """
-    if len(text) <= most:
-        return clean(text)
-    end = most // 4
-    left = len(text) - most
-    return f"{clean(text[: most - end])}\n… {left:,} more characters …\n{clean(text[-end:])}"
-
-
-class _Short(Repr):
-    """A bounded repr, whatever the size of the value."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple, self.maxset = 4, 20, 20, 20, 20
-        self.maxstring = self.maxother = self.maxlong = MAX_VALUE
-
-    def repr_float(self, value: float, level: int) -> str:
-        return "NaN" if math.isnan(value) else repr(value)
-
-    def repr_ndarray(self, value: np.ndarray[Any, Any], level: int) -> str:
-        head = ", ".join(self.repr(x) for x in value.ravel()[:8].tolist())
-        return f"[{head}{', …' if value.size > 8 else ''}] ({'×'.join(map(str, value.shape))} {value.dtype})"
-
-
-_short = _Short()
-
-
-def spell(value: Any, most: int = MAX_VALUE) -> str:
-    """Return a value as a bounded, clean text.
-
-    >>> spell({"x": [float("nan"), None]}), spell("a b")
-    ("{'x': [NaN, None]}", 'a b')
-    """
-    if isinstance(value, str):
-        return fold(str.__str__(value), most)
-    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
-        value = value.item()
-    if isinstance(value, (bytes, bytearray)):
-        return f"{len(value):,} bytes: {bytes(value[:16]).hex(' ')}{' …' if len(value) > 16 else ''}"
-    return fold(value.isoformat() if isinstance(value, date) else _short.repr(value), most)
 
 
 # -- the input ---------------------------------------------------------------------------------------------------------
@@ -147,6 +77,9 @@ def show(value: Any, times: int = 1) -> Shown:
 
 
 def _fields(value: Mapping[Any, Any], times: int) -> Shown:
+    pixels = _pixels(value)
+    if pixels is not None:
+        return _picture(pixels)
     pictures = [key for key, part in value.items() if _is_picture(part)][:1]
     rest = {key: part for key, part in value.items() if key not in pictures}
     shown = _picture(value[pictures[0]]) if pictures else Shown()
@@ -158,7 +91,7 @@ def _fields(value: Mapping[Any, Any], times: int) -> Shown:
         if size > MAX_TABLE * times:
             break
         rows.append((spell(str(key)), spell(part, MAX_VALUE * times)))
-        size, cut = size + len(rows[-1][1]), cut or (isinstance(part, str) and len(part) > MAX_VALUE * times)
+        size, cut = size + sum(map(len, rows[-1])), cut or (isinstance(part, str) and len(part) > MAX_VALUE * times)
     left = len(rest) - len(rows)
     more = [(f"… {left:,} more", "")] if left else []
     return replace(shown, rows=(*rows, *more), folded=cut or left > 0)
@@ -176,6 +109,19 @@ def show_input(value: Any, render: Callable[[Any], Any] | None = None, times: in
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def _pixels(value: Mapping[Any, Any]) -> np.ndarray[Any, Any] | None:
+    """Return a square picture whose pixels are the fields, such as ``pixel_0_0`` or ``pixel784``."""
+    side = math.isqrt(len(value))
+    if side < 4 or side * side != len(value) or not all(_is_pixel(key, part) for key, part in value.items()):
+        return None
+    in_order = sorted(value, key=lambda key: [int(number) for number in re.findall("[0-9]+", key)])
+    return np.array([float(value[key]) for key in in_order]).reshape(side, side)
+
+
+def _is_pixel(key: Any, value: Any) -> bool:
+    return isinstance(value, (int, float)) and isinstance(key, str) and _PIXEL.fullmatch(key) is not None
 
 
 def _is_picture(value: Any) -> bool:
@@ -279,4 +225,4 @@ def show_prediction(prediction: Any) -> str:
     fields = {k: v for k, v in prediction.items() if k not in ("label", "confidence", "probabilities", "model")}
     lines = [spell(prediction["label"])] if "label" in prediction else []
     lines += [f"{spell(str(k))}: {spell(v)}" for k, v in list(fields.items())[:MAX_FIELDS] if v is not False]
-    return "\n".join(lines)
+    return fold("\n".join(lines))

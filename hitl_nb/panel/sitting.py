@@ -10,8 +10,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
+from hitl_nb.display import clean, fold, spell
 from hitl_nb.errors import BadInput, HitlError
-from hitl_nb.panel.show import Shown, bars, clean, show_prediction, spell
+from hitl_nb.panel.show import Shown, bars, show_prediction
 from hitl_nb.payload import canonical
 from hitl_nb.task import Reason, ReviewOutcome, ReviewTask
 
@@ -102,7 +103,7 @@ class Kept:
         if task.audit:
             said = mine or (model if agreed else "none fits")
             verdict = "agreed" if agreed else "disagreed"
-            return f"audit: you said {said}, the model {model} ({_confidence(task)}): {verdict}; {clean(task.reason)}"
+            return f"audit: you said {said}, the model {model} ({_confidence(task)}): {verdict}; {spell(task.reason)}"
         done = {"approve": "approved", "reject": "rejected", "correct": "corrected"}[self.outcome]
         return f"{done} {model}" + (f" → {mine}" if mine else "")
 
@@ -277,12 +278,14 @@ def view_of(s: Sitting) -> View:
     )  # fmt: skip
 
 
+#: longest reason, and longest value from which a correction starts, in characters; and reasons shown
+MAX_LINE, MAX_REASONS = 1_000, 12
 BLIND = ("judged blind: the model's answer shows after yours",)
 
 
 def _message(s: Sitting) -> str:
     unsaved = f"Not saved yet: {s.kept.text}" if s.kept and s.state is not State.SAVING else ""
-    others = ", ".join(f"{who} {n:,}" for who, n in s.waiting) if s.state is State.EMPTY else ""
+    others = ", ".join(f"{who} {n:,}" for who, n in s.waiting[:MAX_REASONS]) if s.state is State.EMPTY else ""
     parts = (s.note, s.shown.problem, unsaved, others and f"Open for others: {others}")
     return "\n".join(part for part in parts if part)
 
@@ -302,7 +305,7 @@ def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
     """Return a value as texts that can be typed over, by field."""
     fields = value if isinstance(value, dict) else {"label": value}
     texts = {str(k): v if isinstance(v, str) else json.dumps(v, default=str) for k, v in fields.items()}
-    return tuple((k, text) for k, text in texts.items() if clean(text) == text != "null")
+    return tuple((k, text) for k, text in texts.items() if len(text) <= MAX_LINE and clean(text) == text != "null")
 
 
 def rate(marks: tuple[datetime, ...]) -> float | None:
@@ -322,7 +325,7 @@ def why(reasons: tuple[Reason, ...]) -> tuple[str, ...]:
     ('Low confidence: 0.617 (bound 0.85); would pass at threshold 0.61',)
     """
     alone = "" if len(reasons) < 2 else " if it were the only reason"
-    return tuple(clean(_because(one, alone)) for one in reasons)
+    return tuple(fold(_because(one, alone), MAX_LINE) for one in reasons[:MAX_REASONS])
 
 
 def _because(reason: Reason, alone: str) -> str:

@@ -1,0 +1,101 @@
+"""A JupyterLab of its own: loopback, a token, and all its state in one folder that goes away with it."""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+#: where the settings of a JupyterLab keep its theme
+THEMES = "@jupyterlab/apputils-extension/themes.jupyterlab-settings"
+#: no news, no look for updates
+SETTINGS = {
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A running JupyterLab."""
+
+    url: str
+    token: str
+    #: the folder whose notebooks it opens
+    root: Path
+    log: Path
+
+
+@contextlib.contextmanager
+def jupyterlab(folder):
+    """Run a JupyterLab whose every file is below a folder."""
+    for name, values in SETTINGS.items():
+        file = folder / "settings" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(values))
+    root, port, token = folder / "notebooks", _free_port(), secrets.token_hex(16)
+    root.mkdir()
+    server = Server(url=f"http://127.0.0.1:{port}", token=token, root=root, log=folder / "server.log")
+    with server.log.open("w") as log:
+        process = subprocess.Popen(
+            _command(root, port, token), env=_environment(folder), stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            _wait(server, process)
+            yield server
+        finally:
+            _stop(process)
+
+
+def _free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _command(root, port, token):
+    return [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={token}",
+        "--ServerApp.terminals_enabled=False", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly",
+        "--FileContentsManager.delete_to_trash=False",
+    ]  # fmt: skip
+
+
+def _environment(folder):
+    places = {
+        "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython",
+        "MPLCONFIGDIR": "matplotlib",
+    }  # fmt: skip
+    of_its_own = {name: str(folder / place) for name, place in places.items()}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, **of_its_own, "JUPYTER_NO_CONFIG": "1", "NO_COLOR": "1", "PATH": path}
+
+
+def _wait(server, process):
+    ends = time.monotonic() + 90
+    while time.monotonic() < ends:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/api/status?token={server.token}"):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"JupyterLab did not start:\n{server.log.read_text()[-3000:]}")
+
+
+def _stop(process):
+    process.send_signal(signal.SIGTERM)  # it ends its kernels too
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,80 @@
+"""Readable in both themes and in a narrow window."""
+
+import pytest
+from playwright.sync_api import expect
+
+from browser.test_judging import MAILS, SPAM, code
+
+#: contrast of every text that is not disabled with what lies behind it, 1 to 21, lowest first
+CONTRAST = """() => {
+    const numbers = colour => {
+        const canvas = new OffscreenCanvas(1, 1).getContext('2d');
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const light = colour => {
+        const linear = x => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+        const [r, g, b] = numbers(colour).map(x => linear(x / 255));
+        return .2126 * r + .7152 * g + .0722 * b;
+    };
+    const behind = element => {
+        for (let e = element; e; e = e.parentElement)
+            if (numbers(getComputedStyle(e).backgroundColor)[3] === 255) return getComputedStyle(e).backgroundColor;
+        return 'white';
+    };
+    const kinds = ['textarea', 'label', 'button:enabled', '.widget-label'].map(kind => `.hitl ${kind}`);
+    return [...document.querySelectorAll(kinds)].filter(e => e.checkVisibility({opacityProperty: true})).map(e => {
+        const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
+        return [(a + .05) / (b + .05), e.className, e.textContent || e.value];
+    }).sort((x, y) => x[0] - y[0]);
+}"""
+#: elements of a panel that reach beyond it, or that can be scrolled sideways
+TOO_WIDE = """() => {
+    const panel = [...document.querySelectorAll('.hitl')].find(e => e.checkVisibility());
+    const right = panel.getBoundingClientRect().right, area = panel.closest('.jp-OutputArea');
+    const overflow = e => getComputedStyle(e).overflowX;
+    const scrolls = e => e.scrollWidth > e.clientWidth + 1 && ['auto', 'scroll'].includes(overflow(e));
+    const sticksOut = e => e !== area && e.getBoundingClientRect().right > right + 1;
+    const seen = e => e.checkVisibility({opacityProperty: true});
+    return [area, panel, ...panel.querySelectorAll('*')].filter(e => seen(e) && (scrolls(e) || sticksOut(e)))
+        .map(e => e.outerHTML.slice(0, 120));
+}"""
+
+
+@pytest.fixture
+def theme(page):
+    def change(name):
+        page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
+        expect(page.locator(f'body[data-jp-theme-name="{name}"]')).to_be_attached()
+
+    yield change
+    change("JupyterLab Light")
+
+
+def test_every_text_stands_out_from_its_background(book, panel, page, theme):
+    book.type(code(MAILS))
+    panel.judge("Approve", 1)
+    panel.click("Correct")
+    panel.says("labels are ham, spam")
+    for name in ("JupyterLab Light", "JupyterLab Dark"):
+        theme(name)
+        found = page.evaluate(CONTRAST)
+        assert len(found) > 12
+        assert [one for one in found if one[0] < 4.5] == [], name
+
+
+@pytest.fixture
+def width(page):
+    yield lambda pixels: page.set_viewport_size({"width": pixels, "height": 1000})
+    page.set_viewport_size({"width": 1280, "height": 1000})
+
+
+@pytest.mark.parametrize("text", [SPAM, MAILS.replace('f"mail {{i}}"', '"w" * 900')], ids=["fields", "a long word"])
+def test_nothing_is_cut_off_or_scrolls_sideways(book, panel, page, width, text):
+    page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
+    book.type(code(text))
+    expect(panel.button("Finish")).to_be_visible()
+    for pixels in (700, 1280, 1800):
+        width(pixels)
+        assert page.evaluate(TOO_WIDE) == [], pixels
