@@ -1,6 +1,7 @@
 """The panel: public methods and real clicks, over a real queue, without a browser."""
 
 import threading
+import time
 from datetime import timedelta
 
 import ipywidgets
@@ -16,6 +17,7 @@ from hitl_nb import Orchestrator, Policy, open_queue
 from hitl_nb.learner import Learner
 from hitl_nb.loop import Loop
 from hitl_nb.panel import ReviewPanel
+from hitl_nb.panel import panel as panel_module
 from hitl_nb.panel.panel import DOUBLE_CLICK
 from hitl_nb.queue import ReviewQueue
 
@@ -27,10 +29,11 @@ class Claim(pydantic.BaseModel):
 
 
 @pytest.fixture
-def press(queue, clock):
-    """Return a panel whose buttons are pressed slowly enough to be meant."""
+def press(queue, clock, monkeypatch):
+    """Return a panel whose buttons are pressed slowly enough to be meant, and which draws each change."""
 
-    def start(queue=queue, **options):
+    def start(queue=queue, pace=0.0, **options):
+        monkeypatch.setattr(panel_module, "PACE", pace)
         return ReviewPanel(queue, reviewer="ann", now=lambda: clock.aware, **options)
 
     return start
@@ -136,6 +139,49 @@ def test_the_panel_shows_the_item_and_why(press, queue):
     assert " 0 1lh / 61.0% " in first
     assert " 0 2lh / 29.0% " in second
     assert panel._counts.value == "0 of 1"
+
+
+def test_many_decisions_by_code_are_drawn_now_and_then_and_the_last_one_always(press, ask, monkeypatch):
+    for i in range(40):
+        ask(input_data={"i": i})
+    drawn, draw, pace = [], ReviewPanel._draw_now, 0.2
+    monkeypatch.setattr(ReviewPanel, "_draw_now", lambda self: (drawn.append(1), draw(self)))
+    panel, began = press(pace=pace), time.monotonic()
+    for _ in range(39):
+        panel.approve()
+    assert len(drawn) <= 2 + (time.monotonic() - began) / pace
+    while panel._later:
+        time.sleep(0.01)
+    assert panel._counts.value.startswith("39 of 40")
+    assert panel._input.value == "i  39"
+
+
+def test_a_click_on_an_item_that_is_not_drawn_yet_judges_nothing(press, click, ask, queue):
+    for i in range(3):
+        ask(input_data={"i": i})
+    panel = press(pace=60.0)
+    panel._comment.value = "about the first"
+    panel.approve()
+    assert panel._input.value == "i  0"  # the second one waits to be drawn
+    click(panel, "approve")
+    assert queue.stats().outcome == {"approve": 1}
+    panel.approve()
+    comments = [review.comment for task in queue.history()["task_id"] for review in queue.get(task).reviews]
+    assert comments == ["about the first", None]
+    panel.close()
+
+
+def test_no_text_looks_like_a_field_or_moves_a_bar(press, ask):
+    said = {"label": "a", "probabilities": {"a\nb": 0.5, "long" * 50: 0.3, "c": 0.2}}
+    ask(input_data={"amount": 5000, "note": "hm\namount  1", "x\namount": 2}, ai_prediction=said)
+    panel = press()
+    assert panel._input.value.splitlines() == [
+        "amount           5000",
+        "note             hm",
+        "                 amount  1",
+        "x⟨U+000A⟩amount  2",
+    ]
+    assert panel._shares.value.splitlines()[1:] == ["0.50  a⟨U+000A⟩b", f"0.30  {'long' * 15}"[:65] + "…", "0.20  c"]
 
 
 def test_a_picture_comes_and_goes(press, ask):

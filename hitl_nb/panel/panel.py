@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: a click so soon after an item came is the second half of a double click, meant for the item before
 DOUBLE_CLICK = timedelta(seconds=0.3)
+#: shortest time between two drawings, in seconds; of more messages the notebook server would drop some
+PACE = 0.05
 #: time between two signs of life, in seconds
 BEAT = 60.0
 #: buttons: action, words, tooltip
@@ -107,6 +109,8 @@ class ReviewPanel:
         audits: Callable[[], tuple[int, int]] | None = None, now: Callable[[], datetime] = utc_now,
     ) -> None:  # fmt: skip
         self._now, self._ticket, self._since, self._drawing = now, "", now(), threading.RLock()
+        self._drawn = 0.0
+        self._later: threading.Timer | None = None
         self._check = checker(labels, schema)
         self._build(loop is not None)
         self.controller = Controller(
@@ -114,6 +118,7 @@ class ReviewPanel:
             retrain=None if loop is None else (lambda report: _retrain(loop, report)), now=now, on_change=self._draw,
         )  # fmt: skip
         self.controller.start()
+        self._draw_now()
         _beat(self.controller)
 
     def __repr__(self) -> str:
@@ -185,21 +190,28 @@ class ReviewPanel:
         """End the sitting and remove the widgets; an answer that cannot be saved now is dropped."""
         self.finish()
         self.finish(discard=True)
+        if later := self._later:
+            later.cancel()
         _close(self.widget)
 
     @_guarded
     def _click(self, action: str) -> None:
         self._buttons[action].blur()  # or the next key would reach the notebook as a command
-        if action not in _JUDGE or self._now() - self._since >= DOUBLE_CLICK:
+        if action not in _JUDGE or (self._is_drawn and self._now() - self._since >= DOUBLE_CLICK):
             getattr(self, action)()
 
+    @property
+    def _is_drawn(self) -> bool:
+        """Whether the widgets show the item that a decision would be about."""
+        return self._ticket == self.view.ticket
+
     def _said(self, comment: str | None) -> str:
-        return str(self._comment.value) if comment is None else comment
+        typed = str(self._comment.value) if self._is_drawn else ""
+        return typed if comment is None else comment
 
     def _typed(self) -> Any:
-        if not self._is_form:
-            return self._inputs["label"].value
-        return {name: _value(box.value) for name, box in self._inputs.items() if box.value.strip()}
+        typed = {name: box.value if self._is_drawn else "" for name, box in self._inputs.items()}
+        return {name: _value(text) for name, text in typed.items() if text.strip()} if self._is_form else typed["label"]
 
     # -- the widgets
 
@@ -236,8 +248,27 @@ class ReviewPanel:
         return w.Text(description=name if self._is_form else "Correct to", _dom_classes=("hitl-entry",))
 
     def _draw(self) -> None:
+        """Draw, or a moment later where that would be too soon; a save that ends at once is not worth a drawing."""
+        with self._drawing:
+            saving = self.view.state is State.SAVING
+            wait = PACE if saving else self._drawn + PACE - time.monotonic()
+            if wait <= 0:
+                self._draw_now()
+            elif self._later is None:
+                self._later = threading.Timer(wait, self._draw_late)
+                self._later.daemon = True
+                self._later.start()
+
+    @_guarded
+    def _draw_late(self) -> None:
+        with self._drawing:
+            self._later = None
+            self._draw_now()
+
+    def _draw_now(self) -> None:
         """Bring the widgets to what the controller says; the last one to draw has the newest view."""
         with self._drawing:
+            self._drawn = time.monotonic()
             view = self.controller.view()
             if view.ticket != self._ticket or view.state is State.FINISHED:
                 self._draw_inputs(view)
@@ -326,7 +357,8 @@ def _close(widget: Any) -> None:
 
 def _lines(rows: Sequence[tuple[str, str]]) -> list[str]:
     width = min(24, max((len(name) for name, value in rows if value), default=0))
-    return [f"{name:<{width}}  {value}" if value else name for name, value in rows]
+    indent = "\n" + " " * (width + 2)  # so that no value looks like a field
+    return [f"{name:<{width}}  {value.replace(chr(10), indent)}" if value else name for name, value in rows]
 
 
 def _counts(view: View) -> str:

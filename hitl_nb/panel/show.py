@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hitl_nb.display import MAX_TEXT, MAX_VALUE, fold, spell
+from hitl_nb.display import MAX_TEXT, MAX_VALUE, fold, line, spell
 
 #: fields shown at first
 MAX_FIELDS = 60
@@ -90,7 +90,7 @@ def _fields(value: Mapping[Any, Any], times: int) -> Shown:
     for key, part in list(rest.items())[: MAX_FIELDS * times]:
         if size > MAX_TABLE * times:
             break
-        rows.append((spell(str(key)), spell(part, MAX_VALUE * times)))
+        rows.append((line(str(key), MAX_VALUE), spell(part, MAX_VALUE * times)))
         size, cut = size + sum(map(len, rows[-1])), cut or (isinstance(part, str) and len(part) > MAX_VALUE * times)
     left = len(rest) - len(rows)
     more = [(f"… {left:,} more", "")] if left else []
@@ -210,7 +210,7 @@ def bars(probabilities: Any, most: int = 10) -> tuple[tuple[str, float], ...]:
     """
     if not isinstance(probabilities, Mapping):
         return ()
-    found = [(spell(str(k), 60), float(v)) for k, v in probabilities.items() if isinstance(v, (int, float)) and v == v]
+    found = [(line(str(k), 60), float(v)) for k, v in probabilities.items() if isinstance(v, (int, float)) and v == v]
     return tuple(sorted(found, key=lambda one: -one[1])[:most])
 
 

@@ -58,9 +58,9 @@ class Watch:
         page = self.page
         page.on("dialog", self._dialog)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("framenavigated", lambda frame: self.navigations.append(frame.url))
+        page.on("framenavigated", self._frame)
         page.on("request", self._request)
-        page.on("websocket", lambda socket: socket.on("framereceived", self._frame))
+        page.on("websocket", lambda socket: socket.on("framereceived", self._receive))
         return self
 
     def _dialog(self, dialog):
@@ -71,7 +71,10 @@ class Watch:
         local = request.url.startswith((self.server, "data:", "blob:")) and "/canary/" not in request.url
         self.outside += [] if local else [request.url]
 
-    def _frame(self, data):
+    def _frame(self, frame):  # JupyterLab changes its own address too
+        self.navigations += [] if frame.url.startswith(f"{self.server}/lab") else [frame.url]
+
+    def _receive(self, data):
         self.received += len(data)
 
     def harm(self):
@@ -98,7 +101,7 @@ def chrome():
         try:
             path = find_or_install(playwright)
         except NoBrowser as none:
-            pytest.fail(str(none), pytrace=False)
+            raise pytest.fail.Exception(str(none), pytrace=False) from None
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
         browser.close()
