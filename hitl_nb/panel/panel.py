@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: a click so soon after an item came is the second half of a double click, meant for the item before
 DOUBLE_CLICK = timedelta(seconds=0.3)
 #: shortest time between two drawings, in seconds; of more messages the notebook server would drop some
-PACE = 0.05
+PACE = 0.15
 #: time between two signs of life, in seconds
 BEAT = 60.0
 #: buttons: action, words, tooltip
@@ -248,10 +248,10 @@ class ReviewPanel:
         return w.Text(description=name if self._is_form else "Correct to", _dom_classes=("hitl-entry",))
 
     def _draw(self) -> None:
-        """Draw, or a moment later where that would be too soon; a save that ends at once is not worth a drawing."""
+        """Draw, or a moment later where that would be too soon; what passes at once is not worth a drawing."""
         with self._drawing:
-            saving = self.view.state is State.SAVING
-            wait = PACE if saving else self._drawn + PACE - time.monotonic()
+            passing = self.view.state in (State.SAVING, State.LOADING)
+            wait = PACE if passing else self._drawn + PACE - time.monotonic()
             if wait <= 0:
                 self._draw_now()
             elif self._later is None:

@@ -23,6 +23,10 @@ book.content.activeCellIndex = index;
 cells.get(index).sharedModel.execution_count = null;
 app.commands.execute('notebook:run-cell');
 """
+_RUN_ALL = """
+app.shell.activateById(book.id);
+await app.commands.execute('notebook:run-all-cells');
+"""
 _CELLS = """
 return [...cells].map(cell => ({type: cell.type, source: cell.sharedModel.getSource()}));
 """
@@ -55,9 +59,12 @@ class Notebook:
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(book, file)
-        opened = cls(page, file)
-        opened._js(_OPEN)
-        return opened
+        return cls(page, file).show()
+
+    def show(self):
+        """Open a notebook that is there."""
+        self._js(_OPEN)
+        return self
 
     def _js(self, body, **given):
         names = "".join(f", {name}" for name in given)
@@ -74,6 +81,13 @@ class Notebook:
             )
             assert not (errors := self._js(_ERRORS, index=index)), "\n".join(errors)
         return self
+
+    def run_all(self):
+        """Run every cell; one that fails fails the test."""
+        self._js(_RUN_ALL)
+        for index, cell in enumerate(self.cells()):
+            if cell["type"] == "code":
+                assert not (errors := self._js(_ERRORS, index=index)), "\n".join(errors)
 
     def type(self, code, index=0, wait=True):
         """Put code into a cell and run it."""

@@ -11,12 +11,16 @@ MODELS = """() => {
 }"""
 
 
+MORE = """
+import pandas as pd
+said = {"label": "spam", "confidence": 0.6, "probabilities": {"spam": 0.6, "ham": 0.4}}
+orchestrator.process_frame(pd.DataFrame({"text": ["x" * (i % 50) for i in range(500)], "n": range(500)}), [said] * 500)
+"""
+
+
 def test_five_hundred_decisions_add_no_widget_and_no_element(book, panel, page):
     book.type(code(MAILS, n=3))
-    book.tell(
-        "for i in range(500): queue.submit(input_data={'text': 'x' * (i % 50), 'n': i}, confidence=0.6,"
-        " ai_prediction={'label': 'spam', 'probabilities': {'spam': 0.6, 'ham': 0.4}}, reason='unsure')"
-    )
+    book.tell(MORE)
     panel.judge("Approve", 1)
     count = "len(__import__('ipywidgets').widgets.widget._instances)"
     before, shown = book.ask(count), page.evaluate(MODELS)

@@ -2,10 +2,21 @@
 
 from browser.payloads import hostile
 from hitl_nb import Reviewer, open_queue
+from hitl_nb.display import fold
 from hitl_nb.panel import ReviewPanel
+from hitl_nb.panel import panel as panel_module
+
+panel_module.PACE = 0.0  # the browser is to see every item, however short its stay
 
 #: what a person is shown after the walk
 NEXT = {"input_data": {"text": "a plain mail"}, "ai_prediction": {"label": "ham"}, "confidence": 0.6, "reason": "next"}
+
+
+class Panel(ReviewPanel):
+    """Draws everything, however soon something else follows."""
+
+    def _draw(self):
+        self._draw_now()
 
 
 def walk_items():
@@ -15,13 +26,14 @@ def walk_items():
         hostile("va"), hostile("na"), hostile("la"), hostile("pr"), hostile("pn"), hostile("pv"), hostile("re"),
         hostile("mo", 200), hostile("po", 200), hostile("su", 200), names, hostile("te"), strict=True,
     )  # fmt: skip
-    panel = ReviewPanel(queue, Reviewer(id="ann", expertise=tuple(names)), labels=hostile("op"))
+    panel = Panel(queue, Reviewer(id="ann", expertise=tuple(names)), labels=hostile("op"))
     for value, name, label, probability, field, part, reason, model, policy, subject, expertise, text in said:
         prediction = {"label": label, "probabilities": {probability: 0.6, "ham": 0.4}, field: part}
         more = {"confidence": 0.6, "reason": reason, "model": model, "policy": policy, "subject": subject}
         for shown in ({"text": text}, {"value": value, name: 1}):
             queue.submit(input_data=shown, ai_prediction=prediction, expertise=expertise, **more)
             panel.retry()
+            assert fold(next(iter(shown.values())), 300) in panel._input.value
             yield panel
             panel.approve()
     queue.submit(**NEXT)
@@ -31,12 +43,13 @@ def walk_items():
 def walk_words():
     """Show payloads in what people type and in who they are; returns the panel, before a plain item."""
     queue = open_queue(":memory:")
-    panel = ReviewPanel(queue, "ann")
+    panel = Panel(queue, "ann")
     for draft, comment, other in zip(hostile("dr"), hostile("co"), hostile("ot", 200), strict=True):
         task = queue.submit(**NEXT)
         panel.retry()
         panel.correct(draft, comment)
         panel.undo()
+        assert panel._comment.value.strip() == comment.strip()
         yield panel
         queue.resolve(task.task_id, other, "approve")
         panel.approve()
