@@ -146,7 +146,9 @@ def test_many_decisions_by_code_are_drawn_now_and_then_and_the_last_one_always(p
         ask(input_data={"i": i})
     drawn, draw, pace = [], ReviewPanel._draw_now, 0.2
     monkeypatch.setattr(ReviewPanel, "_draw_now", lambda self: (drawn.append(1), draw(self)))
-    panel, began = press(pace=pace), time.monotonic()
+    panel = press(pace=pace)
+    drawn.clear()
+    began = time.monotonic()
     for _ in range(39):
         panel.approve()
     assert len(drawn) <= 2 + (time.monotonic() - began) / pace
@@ -169,6 +171,35 @@ def test_a_click_on_an_item_that_is_not_drawn_yet_judges_nothing(press, click, a
     comments = [review.comment for task in queue.history()["task_id"] for review in queue.get(task).reviews]
     assert comments == ["about the first", None]
     panel.close()
+
+
+def test_a_save_that_takes_long_is_shown_as_one(press, ask, queue):
+    for i in range(2):
+        ask(input_data={"i": i})
+    gate, store = threading.Event(), Flaky(queue.store)
+    panel = press(ReviewQueue(store), pace=0.01)
+    store.write = lambda *work, **options: gate.wait(30) and queue.store.write(*work, **options)
+    thread = threading.Thread(target=panel.approve)
+    thread.start()
+    while "hitl-is-saving" not in panel.widget._dom_classes:
+        time.sleep(0.01)
+    assert (panel._input.value, panel._buttons["approve"].disabled) == ("i  0", False)  # nothing else is drawn twice
+    gate.set()
+    thread.join(30)
+    while "hitl-is-item" not in panel.widget._dom_classes:
+        time.sleep(0.01)
+    assert panel._input.value == "i  1"
+
+
+def test_skip_takes_the_note_as_its_reason(press, click, ask, queue):
+    first, second = ask(input_data={"i": 0}), ask(input_data={"i": 1})
+    panel = press()
+    panel._comment.value = "cannot read it"
+    click(panel, "skip")
+    assert panel._comment.value == ""
+    click(panel, "skip")
+    assert "cannot read it" in queue.explain(first.task_id)
+    assert "skipped" in queue.explain(second.task_id)
 
 
 def test_no_text_looks_like_a_field_or_moves_a_bar(press, ask):
@@ -439,7 +470,10 @@ def test_the_panel_uses_the_queues_own_audits_for_the_last_sentence(queue, press
         panel.correct(label)
     panel.finish()
     # one in 3; p with (1 - p)³ + 3p(1 - p)² = 0.05 is 0.865. An audit stops nothing, its answer was in use already
-    assert panel.view.summary == "0 min, 3 judged, 0 wrong answers stopped; automatic disagreement now ≤ 86.5 %"
+    assert panel.view.summary == (
+        "0 min, 3 judged, 0 wrong answers stopped; automatic disagreement now ≤ 86.5 %; "
+        "233 more audits to promise 2 %"  # the test of the controller does that sum
+    )
 
 
 def test_a_panel_that_is_forgotten_keeps_no_queue_open():

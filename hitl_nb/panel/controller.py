@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 REMEMBERED = 30
 #: open tasks among which the reviewer's own leases are looked for
 OWN = 100
+#: disagreement that a reviewer may want to promise of what passes without a person
+PROMISE = 0.02
 #: after so long without a sign of the reviewer, leases are no longer renewed
 IDLE = timedelta(minutes=30)
 #: errors that say that this answer can never be saved
@@ -82,7 +85,7 @@ class Controller:
 
     def start(self) -> Controller:
         """Claim and show the first item."""
-        self._set(risk_before=self._risk(), ahead=self._own())
+        self._set(risk_before=self._risk()[0], ahead=self._own())
         self._load()
         return self
 
@@ -334,17 +337,25 @@ class Controller:
         for held in s.current:
             with suppress(Exception):  # out of reach: the lease ends by itself
                 self._release(held)
-        summary = s.sentence(self._clock(), self._risk())
+        summary = s.sentence(self._clock(), *self._risk())
         gone = {"item": None, "ahead": (), "undoable": (), "shown": Shown(), "comment": "", "draft": None, "last": ""}
         self._set(State.FINISHED, **{**saved, **gone, "kept": None, "summary": summary})
         return True
 
-    def _risk(self) -> float | None:
-        """Return the one-sided 95 % bound of the disagreement in audits; None where there are none."""
+    def _risk(self) -> tuple[float | None, int]:
+        """Return the one-sided 95 % bound of the disagreement in audits, and how many more would make it ``PROMISE``.
+
+        None where there are no audits yet; the number counts on no further disagreement.
+        """
         with suppress(Exception):  # a figure for the last sentence must not end a sitting
             wrong, judged = self._audits() if self._audits else (0, 0)
-            return clopper_pearson(wrong, judged, level=0.90).high if judged else None
-        return None
+
+            def bound(more: int) -> float:
+                return clopper_pearson(wrong, judged + more, level=0.90).high
+
+            if judged:
+                return bound(0), bisect_left(range(200 * (wrong + 1)), True, key=lambda more: bound(more) <= PROMISE)
+        return None, 0
 
 
 def _state(shown: Shown) -> State:

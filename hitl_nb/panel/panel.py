@@ -34,7 +34,7 @@ _BUTTONS = (
     ("approve", "Approve", "The prediction is right"),
     ("reject", "Reject", "The prediction is wrong"),
     ("correct", "Correct", "What stands in the correction is right"),
-    ("skip", "Skip", "Give it back, or go on"),
+    ("skip", "Skip", "Give it back with the note as the reason, or go on"),
     ("object", "Object", "Ask for a second look, with the note as the reason"),
     ("retry", "Retry", "Send again what was kept, or look for work"),
     ("unfold", "Show more", "Show what is folded"),
@@ -48,6 +48,7 @@ STYLE = f"<style>{Path(__file__).with_name('panel.css').read_text(encoding='utf-
 BAR, VISIBLE = "color-mix(in srgb, var(--jp-brand-color1, #1976d2) 25%, transparent)", 0.005
 #: buttons that keep their place when they can do nothing
 _ALWAYS = ("approve", "reject", "correct", "skip", "undo", "finish")
+_PASSING = (State.SAVING, State.LOADING)
 _JUDGE = ("approve", "reject", "correct", "skip")
 
 
@@ -152,9 +153,9 @@ class ReviewPanel:
         self.controller.correct(typed, self._said(comment))
 
     @_guarded
-    def skip(self, reason: str = "skipped") -> None:
-        """Give the item back; others get it first."""
-        self.controller.skip(reason)
+    def skip(self, reason: str | None = None) -> None:
+        """Give the item back with a reason, by default what stands in the note; others get it first."""
+        self.controller.skip(self._said(reason).strip() or "skipped")
 
     @_guarded
     def undo(self) -> None:
@@ -250,8 +251,7 @@ class ReviewPanel:
     def _draw(self) -> None:
         """Draw, or a moment later where that would be too soon; what passes at once is not worth a drawing."""
         with self._drawing:
-            passing = self.view.state in (State.SAVING, State.LOADING)
-            wait = PACE if passing else self._drawn + PACE - time.monotonic()
+            wait = PACE if self.view.state in _PASSING else self._drawn + PACE - time.monotonic()
             if wait <= 0:
                 self._draw_now()
             elif self._later is None:
@@ -261,19 +261,21 @@ class ReviewPanel:
 
     @_guarded
     def _draw_late(self) -> None:
-        with self._drawing:
-            self._later = None
-            self._draw_now()
+        self._draw_now()
 
     def _draw_now(self) -> None:
         """Bring the widgets to what the controller says; the last one to draw has the newest view."""
         with self._drawing:
-            self._drawn = time.monotonic()
+            if self._later is not None:
+                self._later.cancel()
+            self._drawn, self._later = time.monotonic(), None
             view = self.controller.view()
+            self.widget._dom_classes = ("hitl", f"hitl-is-{view.state}")
+            if view.state in _PASSING:  # the class says so, all the rest would change twice
+                return
             if view.ticket != self._ticket or view.state is State.FINISHED:
                 self._draw_inputs(view)
             self._draw_item(view)
-            self.widget._dom_classes = ("hitl", f"hitl-is-{view.state}")
             self._title.value, self._counts.value = view.title, _counts(view)
             self._bar.max, self._bar.value = max(view.total, 1), view.done
             _fill(self._message, view.summary, view.message)

@@ -186,13 +186,14 @@ class Sitting:
             raise RuntimeError(f"no move from {self.state} to {state}")
         return replace(self, state=state)
 
-    def sentence(self, now: datetime, risk: float | None) -> str:
+    def sentence(self, now: datetime, risk: float | None, more_audits: int = 0) -> str:
         """Return the sitting in one sentence; ``risk`` bounds the automatic disagreement now."""
         wrong = f"{self.stopped:,} wrong answer{'' if self.stopped == 1 else 's'} stopped"
         told = f"{(now - self.began).total_seconds() / 60:.0f} min, {self.judged:,} judged, {wrong}"
         if risk is not None:
             was = "" if self.risk_before is None else f" (was ≤ {100 * self.risk_before:.1f} %)"
             told += f"; automatic disagreement now ≤ {100 * risk:.1f} %{was}"
+            told += f"; {more_audits:,} more audits to promise 2 %" if more_audits else ""
         return told + ("; 1 answer was not saved" if self.kept else "")
 
 

@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 x, y = load_digits(return_X_y=True, as_frame=True)
 model = LogisticRegression(max_iter=500).fit(x[:1000], y[:1000])
-handle = review(x[1000:], model, path={path!r})
+handle = review(x[1000:], model, path={path!r}, n=250)
 handle
 """
 SPAM = """
@@ -36,7 +36,7 @@ from sklearn.preprocessing import StandardScaler
 table = load_spam().sample(1000, random_state=0)
 x, y = table.drop(columns="label"), table["label"]
 model = make_pipeline(StandardScaler(), LogisticRegression()).fit(x[:300], y[:300])
-handle = review(x[300:], model, path={path!r})
+handle = review(x[300:], model, path={path!r}, n=100)
 handle
 """
 #: waits for a file, and so keeps the kernel or a fit busy until the test has seen enough
