@@ -15,7 +15,7 @@ from hitl_nb.display import spell
 from hitl_nb.evidence import clopper_pearson
 from hitl_nb.panel.correction import Checker, checker
 from hitl_nb.panel.show import UNFOLDED, Shown, show_input
-from hitl_nb.panel.sitting import Held, Kept, Retrain, Sitting, State, View, says, view_of
+from hitl_nb.panel.sitting import PROMISE, Held, Kept, Retrain, Sitting, State, View, says, view_of
 from hitl_nb.task import Reviewer, ReviewTask
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 REMEMBERED = 30
 #: open tasks among which the reviewer's own leases are looked for
 OWN = 100
-#: disagreement that a reviewer may want to promise of what passes without a person
-PROMISE = 0.02
 #: after so long without a sign of the reviewer, leases are no longer renewed
 IDLE = timedelta(minutes=30)
 #: errors that say that this answer can never be saved

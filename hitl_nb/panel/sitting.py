@@ -16,6 +16,9 @@ from hitl_nb.panel.show import Shown, bars, show_prediction
 from hitl_nb.payload import canonical
 from hitl_nb.task import Reason, ReviewOutcome, ReviewTask
 
+#: disagreement that one may want to promise of what passes without a person
+PROMISE = 0.02
+
 
 class State(StrEnum):
     """Where a sitting stands."""
@@ -187,13 +190,13 @@ class Sitting:
         return replace(self, state=state)
 
     def sentence(self, now: datetime, risk: float | None, more_audits: int = 0) -> str:
-        """Return the sitting in one sentence; ``risk`` bounds the automatic disagreement now."""
+        """Return the sitting in one sentence; ``risk`` bounds the disagreement, ``more_audits`` are missing."""
         wrong = f"{self.stopped:,} wrong answer{'' if self.stopped == 1 else 's'} stopped"
         told = f"{(now - self.began).total_seconds() / 60:.0f} min, {self.judged:,} judged, {wrong}"
         if risk is not None:
             was = "" if self.risk_before is None else f" (was ≤ {100 * self.risk_before:.1f} %)"
             told += f"; automatic disagreement now ≤ {100 * risk:.1f} %{was}"
-            told += f"; {more_audits:,} more audits to promise 2 %" if more_audits else ""
+            told += f"; {more_audits:,} more audits to promise {100 * PROMISE:.0f} %" if more_audits else ""
         return told + ("; 1 answer was not saved" if self.kept else "")
 
 
