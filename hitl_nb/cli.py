@@ -1,4 +1,4 @@
-"""Command line: hitl-nb demo | lab | stats | export."""
+"""Command line: hitl-nb demo | lab | stats | export | serve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hitl_nb.connect import open_queue
+from hitl_nb.connect import open_queue, serve_file
 from hitl_nb.errors import BadInput, HitlError
 from hitl_nb.shipped import shipped
 
@@ -58,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("out", type=Path, help="ends in .parquet, .csv or .jsonl")
     export.add_argument("--inputs", action="store_true", help="add the scalar input fields")
     export.set_defaults(run=_export)
+    serve = commands.add_parser("serve", help="own a queue file for the processes that share it")
+    serve.add_argument("file", type=Path, help="queue file")
+    serve.add_argument("--idle", type=float, default=300.0, help="end after so many seconds without a call")
+    serve.set_defaults(run=lambda options: serve_file(options.file, options.idle))
     return parser
 
 

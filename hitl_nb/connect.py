@@ -1,41 +1,75 @@
-"""open_queue: picks the store for a URL."""
+"""open_queue: picks the store for a URL, finds the owner of a file, or becomes it."""
 
 from __future__ import annotations
 
 import atexit
+import logging
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hitl_nb.errors import BadInput, QueueError
+from hitl_nb.errors import BadInput, QueueError, QueueLocked, WrongToken
 from hitl_nb.queue import ReviewQueue
+
+if TYPE_CHECKING:
+    from hitl_nb.queue.http import Line
+    from hitl_nb.server import Server
 
 #: seconds between two looks at leases and deadlines
 TICK = 1.0
+#: how long to look for the owner of a file that is locked, in seconds
+PATIENCE = 5.0
+#: how long an owner process of its own stays without a call, in seconds
+IDLE = 300.0
+#: environment variable that hands a token to it
+_TOKEN = "HITL_NB_TOKEN"
 
+_log = logging.getLogger("hitl_nb")
 _lock = threading.Lock()
 #: queues of this process by their file, so that a cell that runs again gets the same queue
 _open: weakref.WeakValueDictionary[str, ReviewQueue] = weakref.WeakValueDictionary()
 
 
-def open_queue(url: str | Path, *, clock: Callable[[], datetime] | None = None) -> ReviewQueue:
+def open_queue(
+    url: str | Path, *, token: str | None = None, serve: str | None = "thread",
+    clock: Callable[[], datetime] | None = None,
+) -> ReviewQueue:  # fmt: skip
     """Open a review queue, and create it if there is none.
+
+    One process owns a file; others that open it talk to that one, and when it ends, one of them takes the file over.
 
     Parameters
     ----------
     url
         Path of a DuckDB file, or ``:memory:``.
+    token
+        What other processes must show to share the file; by default a random one that only this user's processes can
+        read, in a file beside the queue's.
+    serve
+        How others get in while this process owns the file: ``thread``: from a thread of this process; ``process``: a
+        process of its own owns it, until nobody has called for five minutes; None: not at all.
     clock
         Returns the time, naive UTC; for tests and simulations. With a clock of the caller's nothing happens by itself:
-        call ``tick()``.
+        call ``tick()``; and the file is not shared.
 
     Raises
     ------
     QueueLocked
-        Another process has the file open; the error names it.
+        Another process has the file open and does not share it; the error names it.
+    WrongToken
+        The owner shares the file, but not with this token.
     NotAQueue, QueueReadOnly, QueueTooNew
         The file cannot be used; it was left as it is.
 
@@ -48,6 +82,12 @@ def open_queue(url: str | Path, *, clock: Callable[[], datetime] | None = None) 
     name = str(url)
     if not name.strip() or "\0" in name or name.startswith(("http://", "https://", "postgres://", "postgresql://")):
         raise BadInput(name="url", value=name, remedy="pass the path of a file, or ':memory:'")
+    if serve not in ("thread", "process", None):
+        raise BadInput(name="serve", value=serve, remedy="pass 'thread', 'process' or None")
+    if token is not None and not (
+        isinstance(token, str) and len(token) >= 8 and token.isascii() and token.isprintable()
+    ):
+        raise BadInput(name="token", value="…", remedy="pass 8 or more printable ASCII characters")
     if name == ":memory:":
         return _new(name, clock)
     try:
@@ -58,7 +98,8 @@ def open_queue(url: str | Path, *, clock: Callable[[], datetime] | None = None) 
     with _lock:
         known = _open.get(path)
         if known is None or known.closed:
-            known = _open[path] = _new(path, clock)
+            how = _Opening(path=path, token=token, serve=serve)
+            known = _open[path] = _new(path, clock) if clock is not None else how.open()
         return known
 
 
@@ -70,6 +111,107 @@ def _new(name: str, clock: Callable[[], datetime] | None) -> ReviewQueue:
         ticking = (weakref.ref(queue), queue.ended)
         threading.Thread(target=_tick, args=ticking, name="hitl_nb-tick", daemon=True).start()
     return queue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Opening:
+    """How a file is to be opened; a client opens it again in the same way when its owner is lost."""
+
+    path: str
+    token: str | None
+    serve: str | None
+
+    def open(self) -> ReviewQueue:
+        from hitl_nb.queue.http import RemoteQueue
+
+        found = self.reach()
+        if isinstance(found, ReviewQueue):
+            return found
+        lines = [found]  # the first one is there already
+        return RemoteQueue(self.path, lambda: lines.pop() if lines else self.reach())
+
+    def reach(self) -> Line | ReviewQueue:
+        """Become the owner or find it; the engine's lock decides, and a file that says otherwise is stale."""
+        until, wait = time.monotonic() + PATIENCE, 0.02
+        while True:
+            try:
+                return self._own()
+            except QueueLocked as error:
+                locked: QueueError = error
+            try:
+                line = self._line(max(until - time.monotonic(), 1.0))
+                if line is not None:
+                    return line
+            except WrongToken as error:
+                locked = error
+            if time.monotonic() > until:
+                raise locked
+            time.sleep(random.uniform(wait / 2, wait))
+            wait = min(2 * wait, 0.3)
+
+    def _own(self) -> ReviewQueue:
+        queue = _new(self.path, None)
+        if self.serve == "thread":
+            _share(queue, self.token)
+        if self.serve != "process":
+            return queue
+        queue.close()  # it can be opened; now a process of its own does so
+        _spawn(self.path, self.token)
+        raise QueueLocked(path=self.path, owner="a process that is about to start")
+
+    def _line(self, seconds: float) -> Line | None:
+        from hitl_nb.queue import endpoint
+
+        found = endpoint.read(self.path)
+        if found is None or not found.alive:
+            return None
+        found.check_version()
+        from hitl_nb.queue.http import Line
+
+        line = Line(found, self.token)
+        try:
+            if line.answers(seconds):
+                return line
+        except WrongToken:
+            line.close()
+            raise
+        line.close()
+        return None
+
+
+def _share(queue: ReviewQueue, token: str | None) -> Server | None:
+    """Let other processes in, and tell them where; an owner that cannot goes on alone."""
+    from hitl_nb.server import Server
+
+    made = token or secrets.token_urlsafe(32)
+    try:
+        server = Server(queue, made)
+        queue.leaving.append(server.stop)
+        endpoint = replace(server.endpoint, token="" if token else made)
+        endpoint.write()
+    except OSError as error:
+        _log.warning("%s is not shared with other processes: %s", queue.name, error)
+        return None
+    queue.leaving.append(endpoint.remove)
+    return server
+
+
+def _spawn(path: str, token: str | None) -> None:
+    quiet = subprocess.DEVNULL
+    environment = os.environ | ({_TOKEN: token} if token else {})
+    command = [sys.executable, "-m", "hitl_nb.cli", "serve", path]
+    owner = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, env=environment)
+    threading.Thread(target=owner.wait, name="hitl_nb-owner", daemon=True).start()  # leaves no zombie
+
+
+def serve_file(path: str | Path, idle: float = IDLE) -> None:
+    """Own a file for other processes until none has called for ``idle`` seconds, or SIGTERM comes."""
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    with _new(str(Path(path).resolve()), None) as queue:
+        server = _share(queue, os.environ.get(_TOKEN))
+        while server is not None and time.monotonic() - server.last_call < idle and not ended.wait(TICK):
+            pass
 
 
 def _tick(alive: weakref.ref[ReviewQueue], ended: threading.Event) -> None:

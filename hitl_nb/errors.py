@@ -184,6 +184,21 @@ class QueueLocked(QueueError):
     )
 
 
+class WrongToken(QueueError, PermissionError):
+    """The process that owns the file refused the token."""
+
+    says = (
+        "process {pid}, which has {path} open, refused the token; pass open_queue(path, token=…) with the one that it "
+        "was opened with, or close the queue there"
+    )
+
+
+class OwnerFailed(QueueError):
+    """The process that owns the file met an error that is none of the queue's own."""
+
+    says = "the process that owns {path} failed in {call} ({reason}); look into what it has logged"
+
+
 class NotAQueue(QueueError):
     """The file is no queue of this package."""
 

@@ -157,7 +157,7 @@ class Loop:
         promoted = comparison is None or comparison.verdict == "promote"
         if self.models is not None:
             facts = {"promoted": promoted}
-            self.models.save(challenger, created_at=self.queue.store.now, looks=learner.looks, metrics=facts)
+            self.models.save(challenger, created_at=self.queue.now, looks=learner.looks, metrics=facts)
         if promoted and self.models is not None:
             self.models.use(challenger.version)
         if promoted:

@@ -47,11 +47,11 @@ def canonical(value: Any, where: str = "payload") -> str:
     >>> canonical({"b": float("nan"), "a": b"\x00"})
     '{"a":{"$bytes":"AA=="},"b":{"$float":"nan"}}'
     """
-    text = _dump(_encode(value, where, 0))
+    text = _dump(encode(value, where, 0))
     if len(text) * 4 > MAX_FIELD_BYTES:  # four bytes at most for a character
         check_size(text, where, MAX_PAYLOAD_BYTES)
         for key, part in value.items() if isinstance(value, Mapping) else [("", value)]:
-            check_size(_dump(_encode(part, where, 0)), f"{where}.{key}" if key else where, MAX_FIELD_BYTES)
+            check_size(_dump(encode(part, where, 0)), f"{where}.{key}" if key else where, MAX_FIELD_BYTES)
     return text
 
 
@@ -96,7 +96,8 @@ def parse(text: str) -> Any:
         raise BadInput(name="stored text", value=text, remedy=remedy) from None
 
 
-def _encode(value: Any, where: str, depth: int) -> Any:
+def encode(value: Any, where: str, depth: int) -> Any:
+    """Return a value as what JSON holds, every other type under its tag."""
     if depth > MAX_DEPTH:
         raise NoCanonicalForm(name=where, value="…", remedy=f"nested deeper than {MAX_DEPTH} levels; flatten it")
     if value is None or isinstance(value, (bool, np.bool_)):
@@ -110,7 +111,7 @@ def _encode(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, Mapping):
         return _mapping(value, where, depth)
     if isinstance(value, (list, tuple)):
-        return [_encode(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+        return [encode(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
     return _special(value, where)
 
 
@@ -136,7 +137,7 @@ def _mapping(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]
     for key, item in value.items():
         if not isinstance(key, str):
             raise NoCanonicalForm(name=f"{where} key", value=key, remedy="keys are text; use str(key)")
-        encoded[_text(key, f"{where} key")] = _encode(item, f"{where}.{key}"[:MAX_NAME], depth + 1)
+        encoded[_text(key, f"{where} key")] = encode(item, f"{where}.{key}"[:MAX_NAME], depth + 1)
     return {"$object": encoded} if any(key.startswith("$") for key in encoded) else encoded
 
 
@@ -169,8 +170,13 @@ def _decode(value: Any) -> Any:
     if len(value) == 1:
         tag, inner = next(iter(value.items()))
         if tag.startswith("$"):
-            return _TAGS[tag](inner)
+            return decode_tag(tag, inner)
     return {key: _decode(item) for key, item in value.items()}
+
+
+def decode_tag(tag: str, inner: Any) -> Any:
+    """Return the value under one of the few tags."""
+    return _TAGS[tag](inner)
 
 
 def _array(inner: dict[str, Any]) -> np.ndarray[Any, Any]:

@@ -1,10 +1,13 @@
 """What many tests share: a clock that a test moves by hand, and a queue in memory and in a file."""
 
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from hitl_nb import open_queue
+from hitl_nb.queue.http import Line, RemoteQueue
+from hitl_nb.server import Server
 
 #: where every hand-moved clock starts
 START = datetime(2026, 1, 5, 9, 0)
@@ -32,11 +35,35 @@ def clock():
     return Clock()
 
 
-@pytest.fixture(params=[":memory:", "file"])
+def pytest_generate_tests(metafunc):
+    if "queue" in metafunc.fixturenames:
+        stores = getattr(metafunc.module, "STORES", (":memory:", "file"))
+        metafunc.parametrize("queue", stores, indirect=True)
+
+
+@pytest.fixture
 def queue(request, tmp_path, clock):
-    url = request.param if request.param == ":memory:" else tmp_path / "reviews.duckdb"
+    """Return a queue in memory, in a file, or in a file of which another owner has the lock: ``http``."""
+    url = ":memory:" if request.param == ":memory:" else tmp_path / "reviews.duckdb"
     with open_queue(url, clock=clock) as opened:
-        yield opened
+        if request.param != "http":
+            yield opened
+            return
+        with over_http(opened) as remote:
+            yield remote
+
+
+@contextmanager
+def over_http(owner):
+    """Serve a queue of this process and return a client of it; ``client.store`` is the owner's, for looking inside."""
+    server = Server(owner, "a long token")
+    remote = RemoteQueue(owner.name, lambda: Line(server.endpoint, "a long token"))
+    remote.store = owner.store
+    try:
+        yield remote
+    finally:
+        remote.close()
+        server.stop()
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_a_schema_that_is_not_known_is_refused(tmp_path, version, error):
 HOLD = """
     import sys
     from hitl_nb import open_queue
-    queue = open_queue(sys.argv[1])
+    queue = open_queue(sys.argv[1], serve=None)
     queue.submit(input_data={}, ai_prediction={}, reason="r")
     print("open", flush=True)
     sys.stdin.read()
@@ -146,7 +146,8 @@ HOLD = """
 """
 
 
-def test_a_file_that_another_process_holds_names_that_process(tmp_path):
+def test_a_file_that_another_process_holds_names_that_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("hitl_nb.connect.PATIENCE", 0.3)
     path = tmp_path / "q.duckdb"
     with child(HOLD, path) as holder:
         assert holder.stdout.readline() == "open\n"

@@ -36,7 +36,7 @@ def route_frame(
     """Decide about a frame, store every decision, and return them as a frame."""
     inputs, predictions = _checked(inputs, predictions)
     given = {what: _role(inputs, what, column) for what, column in roles.items()}
-    ids, now = queue.new_ids(len(inputs)), queue.store.now
+    ids, now = queue.new_ids(len(inputs)), queue.now
     batch = Batch.from_frames(inputs, predictions)
     decisions = policy.decide(batch, task_ids=ids, now=now)
     task_id = as_text(ids)

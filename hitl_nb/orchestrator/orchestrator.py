@@ -94,7 +94,7 @@ class Orchestrator:
         """
         roles = {"key": key, "subject": subject, "group": group, "value": value}
         ids = self.queue.new_ids(1)
-        decision, ready = route_one(self.policy, input_data, ai_result, roles, ids, self.queue.store.now)
+        decision, ready = route_one(self.policy, input_data, ai_result, roles, ids, self.queue.now)
         wait = self.queue.estimated_wait(decision.expertise, decision.priority)  # before it waits behind itself
         stored = self.queue.store_decided(ready, self.policy.fingerprint, self._policy_dict)
         status, reasons = decision.status, decision.reasons

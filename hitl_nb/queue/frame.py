@@ -49,10 +49,10 @@ class FrameSubmission:
 
     #: ids as text
     task_id: pa.Array
-    #: inputs, n rows
-    inputs: pd.DataFrame
-    #: predictions, n rows
-    predictions: pd.DataFrame
+    #: inputs, n rows; or their canonical texts
+    inputs: pd.DataFrame | pa.Array
+    #: predictions, n rows; or their canonical texts
+    predictions: pd.DataFrame | pa.Array
     #: the kinds
     kinds: Sequence[Kind]
     #: kind of each row, int64 of shape (n,)
@@ -69,13 +69,26 @@ class FrameSubmission:
         return replace(
             self,
             task_id=self.task_id.take(pa.array(rows)),
-            inputs=self.inputs.iloc[rows],
-            predictions=self.predictions.iloc[rows],
+            inputs=_rows(self.inputs, rows),
+            predictions=_rows(self.predictions, rows),
             codes=self.codes[rows],
             numbers={name: values[rows] for name, values in self.numbers.items()},
             texts={kind: [texts[i] for i in rows] for kind, texts in self.texts.items()},
             key_hashes=None if self.key_hashes is None else self.key_hashes[rows],
         )
+
+
+def with_texts(frame: FrameSubmission) -> FrameSubmission:
+    """Return a frame with canonical texts in the place of inputs and predictions."""
+    with _text_maker() as writer:
+        sides = {side: frame_texts(writer, side[:-1], getattr(frame, side)) for side in ("inputs", "predictions")}
+    return replace(frame, **sides)
+
+
+def _rows(data: pd.DataFrame | pa.Array, rows: Any) -> Any:
+    if isinstance(data, pa.Array):
+        return data[rows] if isinstance(rows, slice) else data.take(pa.array(rows, pa.int64()))
+    return data.iloc[rows]
 
 
 def store_frame(
@@ -97,7 +110,7 @@ def _store(tx: Transaction, frame: FrameSubmission, progress: Callable[[int], No
             rows = slice(start, start + CHUNK)
             task_id = frame.task_id[rows]
             for kind, data in (("input", frame.inputs), ("prediction", frame.predictions)):
-                body = frame_texts(writer, kind, data.iloc[rows])
+                body = frame_texts(writer, kind, _rows(data, rows))
                 tx.engine.put_arrow("payload", _bodies(task_id, kind, body))
             for kind, texts in frame.texts.items():
                 body = pa.array(texts[rows], pa.string())
@@ -120,7 +133,7 @@ def _known(tx: Transaction, frame: FrameSubmission) -> dict[int, str]:
     hits = [i for i, found in enumerate(frame.key_hashes.tolist()) if found in stored]
     with _text_maker() as writer:
         sides = [
-            frame_texts(writer, k, d.iloc[hits])
+            frame_texts(writer, k, _rows(d, hits))
             for k, d in (("input", frame.inputs), ("prediction", frame.predictions))
         ]
     known = {}
@@ -143,9 +156,9 @@ def _bodies(task_id: pa.Array, kind: str, body: pa.Array) -> pa.Table:
     return pa.table({"task_id": task_id, "version": _same(1, n), "kind": _same(kind, n), "body": body})
 
 
-def frame_texts(writer: duckdb.DuckDBPyConnection, kind: str, data: pd.DataFrame) -> pa.Array:
+def frame_texts(writer: duckdb.DuckDBPyConnection, kind: str, data: pd.DataFrame | pa.Array) -> pa.Array:
     """Return the canonical text of each row of a frame, as ``canonical`` would make it."""
-    found = _texts(writer, kind, data)
+    found = data if isinstance(data, pa.Array) else _texts(writer, kind, data)
     longest = pc.max(pc.binary_length(found)).as_py() or 0
     if longest > MAX_PAYLOAD_BYTES:
         remedy = f"limit is {MAX_PAYLOAD_BYTES} bytes as canonical text; store a reference or a smaller version"

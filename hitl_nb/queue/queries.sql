@@ -80,6 +80,9 @@ WHERE kind = 'key' AND (:after IS NULL OR task_id > :after) AND (:until IS NULL 
 -- event_by_submit: The answer that a client gave under an id.
 SELECT * FROM event WHERE submit_id = :submit_id LIMIT 1;
 
+-- events_of_request: What a client's request has logged.
+SELECT * FROM event WHERE submit_id = :request ORDER BY seq;
+
 -- known_policy: Whether a policy is in the log.
 SELECT body FROM event WHERE move = 'policy' AND actor = :fingerprint LIMIT 1;
 

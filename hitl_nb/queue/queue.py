@@ -14,7 +14,7 @@ from hitl_nb.queue import answer, change, deadline, history, read, submit, summa
 from hitl_nb.queue.backlog import Wait
 from hitl_nb.queue.ids import Array, Ids, one_text
 from hitl_nb.queue.row import TaskRow
-from hitl_nb.queue.store import Store, Transaction
+from hitl_nb.queue.store import REQUEST, Store, Transaction
 from hitl_nb.task import Priority, Review, Reviewer, ReviewOutcome, ReviewTask, Status
 
 if TYPE_CHECKING:
@@ -46,13 +46,17 @@ class ReviewQueue(Shows):
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        #: path of the file, or ``:memory:``
+        self.name = store.name
+        #: called once, before the file is given free
+        self.leaving: list[Callable[[], None]] = []
         self._ids = Ids()
         #: set once it is closed
         self.ended = threading.Event()
         self._policy: str | None = None
 
     def __repr__(self) -> str:
-        return f"ReviewQueue({self.store.name!r})"
+        return f"ReviewQueue({self.name!r})"
 
     def _table(self) -> Table:
         return summary.of_queue(self)
@@ -62,6 +66,11 @@ class ReviewQueue(Shows):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def now(self) -> datetime:
+        """The queue's time, naive UTC; it never steps back behind the last event."""
+        return self.store.now
 
     # -- submitting
 
@@ -257,7 +266,7 @@ class ReviewQueue(Shows):
     def tick(self) -> int:
         """End leases that ran out and apply deadlines that passed; returns how many tasks it touched."""
         touched = 0
-        while count := self._write(deadline.tick, search=True):
+        while count := self.store.write(deadline.tick, search=True):
             touched += count
         self.store.look_ahead()
         return touched
@@ -372,10 +381,20 @@ class ReviewQueue(Shows):
     def close(self) -> None:
         """Give the file free; safe to call twice."""
         self.ended.set()
+        while self.leaving:
+            self.leaving.pop()()
         self.store.close()
 
     def _write(self, work: Callable[[Transaction], T], *, search: bool = False) -> T:
-        return self.store.write(work, search=search)
+        request = REQUEST.get()
+        if request is None:
+            return self.store.write(work, search=search)
+
+        def logged(tx: Transaction) -> T:
+            tx.request = request
+            return work(tx)
+
+        return self.store.write(logged, search=search)
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
         return self.store.read(work, search=True)

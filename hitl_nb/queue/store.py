@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: id of the client's request that is being done; what it changes is logged under it
+REQUEST: ContextVar[str | None] = ContextVar("hitl_nb_request", default=None)
 #: tasks whose row the table does not show yet: what it shows, and what it should show
 Behind = Mapping[str, tuple[TaskRow | None, TaskRow]]
 #: longest lists that one statement takes as a parameter
@@ -99,6 +102,8 @@ class Transaction:
         self.engine = engine
         #: stops the work if nobody waits for it any more; long work calls it from time to time
         self.check = check
+        #: id of the client's request, for events that bring none of their own
+        self.request: str | None = None
         #: rows that the task table does not show yet; None: it is settled and may be searched
         self.behind = behind
         #: time of everything that happens in it, naive UTC, never before the last event
@@ -218,6 +223,7 @@ class Transaction:
 
     def _log(self, move: str, task_id: str | None, body: str, **columns: Any) -> None:
         self.seq += 1
+        columns["submit_id"] = columns.get("submit_id") or self.request
         event = EventRow(seq=self.seq, task_id=task_id, move=move, at_time=self.now, body=body, **columns)
         self._events.append(event)
 

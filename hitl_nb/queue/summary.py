@@ -20,7 +20,7 @@ NAMES = 6
 
 def of_queue(queue: ReviewQueue) -> Table:
     """Return the counts of a queue, what the audits say, and what to do next."""
-    name = f"Review queue {queue.store.name}"
+    name = f"Review queue {queue.name}"
     if queue.closed:
         return table(f"{name}, closed", notes=["open_queue(path) opens a file again"])
     found, (oldest, due) = queue.store.read(lambda tx: (stats(tx), tx.rows("open_times")[0]))

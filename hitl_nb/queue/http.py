@@ -1,0 +1,261 @@
+"""RemoteQueue: the calls of a queue whose file another process owns."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from hitl_nb.errors import HitlError, QueueClosed, QueueError, QueueLocked, WrongToken
+from hitl_nb.queue import wire
+from hitl_nb.queue.endpoint import Endpoint
+from hitl_nb.queue.ids import Array, Ids
+from hitl_nb.queue.queue import ReviewQueue
+from hitl_nb.queue.request import ONCE, SAFE, Requests
+
+if TYPE_CHECKING:
+    from hitl_nb.queue.frame import FrameSubmission
+
+#: longest time that a call may take before the owner counts as lost, in seconds
+PATIENCE = 300.0
+#: longest time that a client waits for a change in one request, in seconds
+POLL = 10.0
+#: owners that one call tries
+TRIES = 20
+
+
+class OwnerGone(Exception):
+    """The owner did not answer; whether it did what was asked is not known."""
+
+
+class Line:
+    """Connections to one owner, kept open."""
+
+    def __init__(self, endpoint: Endpoint, token: str | None = None) -> None:
+        import httpx
+
+        self.endpoint, self.process = endpoint, os.getpid()
+        self._lost = httpx.TransportError
+        self._client = httpx.Client(
+            base_url=endpoint.address, headers={"Authorization": f"Bearer {token or endpoint.token}"}, trust_env=False,
+            timeout=httpx.Timeout(PATIENCE, connect=5), limits=httpx.Limits(max_connections=None),
+        )  # fmt: skip
+
+    def ask(self, call: str, message: bytes) -> Any:
+        """Do one call at the owner."""
+        return wire.load(self._send("POST", f"/queue/{call}", content=message))
+
+    def changed(self, task_id: str, after: int | None) -> int:
+        """Return the last event of a task once it is later than ``after``, or after a while."""
+        params = {"task_id": task_id, "timeout": POLL} | ({} if after is None else {"after": after})
+        return int(wire.load(self._send("GET", "/changes", params=params)))
+
+    def answers(self, seconds: float) -> bool:
+        """Whether the owner is there and has this file; one that refuses the token raises ``WrongToken``."""
+        try:
+            facts = wire.load(self._send("GET", "/health", timeout=seconds))
+        except (OwnerGone, HitlError) as error:
+            if isinstance(error, WrongToken):
+                raise
+            return False
+        return bool(facts == {"path": self.endpoint.path, "schema": self.endpoint.schema, "pid": self.endpoint.pid})
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self.process == os.getpid():  # a fork must not say goodbye for its parent
+            self._client.close()
+
+    def _send(self, method: str, path: str, **what: Any) -> bytes:
+        try:
+            answer = self._client.request(method, path, **what)
+        except (self._lost, RuntimeError) as error:  # RuntimeError: another thread has closed the connections
+            raise OwnerGone(str(error)) from error
+        if answer.status_code == 200:
+            return answer.content
+        refused = wire.load_error(answer.content)
+        if isinstance(refused, QueueClosed):
+            raise OwnerGone(str(refused))
+        raise refused
+
+
+class RemoteQueue(ReviewQueue):
+    """A queue in a file that another process owns; it has the same calls, and raises the same errors.
+
+    Each call is repeated by itself when the owner is lost, with whoever owns the file then, and that may be this
+    process. Nothing is done twice: *resolve* is known by its ``submit_id`` (made here if the caller gave none);
+    *submit*, *claim*, *release*, *renew*, *undo*, *object*, *replace*, *withdraw*, *reopen*, *forget*, *note* and what
+    an orchestrator stores carry the id of the request into the log, where a repeat finds them: a claim gets the same
+    leases again, a submission the same task. *tick*, *deliver*, *rebuild* and all that reads may be done twice.
+    *backup* and *snapshot* overwrite nothing: where an owner was killed in the middle of one, its remains are named.
+
+    Parameters
+    ----------
+    path
+        The queue's file.
+    find
+        Returns the line to the owner, or the queue if this process owns the file now; raises QueueLocked if there is
+        neither.
+    """
+
+    def __init__(self, path: str, find: Callable[[], Line | ReviewQueue]) -> None:
+        self.name = path
+        self.ended = threading.Event()
+        self.leaving = []
+        self._ids = Ids()
+        self._find = find
+        self._lock = threading.Lock()
+        self._line: Line | None = None
+        self._owned: ReviewQueue | None = None
+        self._requests = Requests(lambda: self._owned)
+
+    def __repr__(self) -> str:
+        return f"RemoteQueue({self.name!r})"
+
+    def new_ids(self, n: int) -> Array:
+        """Return ``n`` new task ids as uint64 of shape (n, 2), in order; the owner is not asked."""
+        return self._ids.make(n, datetime.now(UTC).replace(tzinfo=None))
+
+    @property
+    def now(self) -> datetime:
+        """The owner's time, naive UTC."""
+        found: datetime = self._call("now")
+        return found
+
+    def store_frame(
+        self, ready: FrameSubmission, fingerprint: str, policy: Mapping[str, Any],
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[int, str]:  # fmt: skip
+        """Store what a policy decided for a frame, in one transaction; its texts are made here."""
+        from hitl_nb.queue.frame import with_texts
+
+        known: dict[int, str] = self._call("store_frame", with_texts(ready), fingerprint, policy)
+        if progress is not None:
+            progress(len(ready.task_id))
+        return known
+
+    def export(self, path: str, inputs: bool = False) -> int:
+        """Write the history to a file; see ``ReviewQueue.export``."""
+        count: int = self._call("export", str(Path(path).absolute()), inputs)
+        return count
+
+    def backup(self, path: str) -> None:
+        """Copy the whole queue to a new file while it is in use."""
+        self._call("backup", str(Path(path).absolute()))
+
+    def snapshot(self, folder: str) -> None:
+        """Write the tables to a new folder; see ``ReviewQueue.snapshot``."""
+        self._call("snapshot", str(Path(folder).absolute()))
+
+    def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` after changes of a task, on a thread of its own; returns what ends it."""
+        found = self._reach()
+        if isinstance(found, ReviewQueue):
+            return found.watch(task_id, wake)
+        ended = threading.Event()
+        try:
+            seq = found.changed(task_id, None)
+        except OwnerGone:
+            seq = 0  # the first look tells
+        given = (task_id, wake, seq, ended)
+        threading.Thread(target=self._watch, args=given, name="hitl_nb-watch", daemon=True).start()
+        return ended.set
+
+    def _watch(self, task_id: str, wake: Callable[[], None], seq: int, ended: threading.Event) -> None:
+        while not ended.is_set():
+            line = None
+            try:
+                line = self._reach()
+                if isinstance(line, ReviewQueue):  # this process owns the file now
+                    end = line.watch(task_id, wake)
+                    wake()
+                    ended.wait()
+                    return end()
+                found = line.changed(task_id, seq)
+            except OwnerGone:
+                self._lose(line)
+                continue
+            except QueueError:  # nobody owns it just now; the caller's own look says so if it stays like that
+                if self.ended.is_set():
+                    return None
+                time.sleep(1)
+                continue
+            if found > seq and not ended.is_set():
+                seq = found
+                wake()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self.ended.is_set() or (self._owned is not None and self._owned.closed)
+
+    def close(self) -> None:
+        """Hang up, and give the file free if this process owns it by now; safe to call twice."""
+        self.ended.set()
+        with self._lock:
+            owned, line = self._owned, self._line
+            self._line = None
+        if line is not None:
+            line.close()
+        if owned is not None:
+            owned.close()
+
+    def _call(self, call: str, *args: Any, **more: Any) -> Any:
+        request, again = uuid4().hex, False
+        if call == "resolve" and more.get("submit_id") is None:
+            more["submit_id"] = request
+        for _ in range(TRIES):
+            line = self._reach()
+            if isinstance(line, ReviewQueue):
+                return self._requests.do(call, args, more, request if again else None, again)
+            asked = {"args": list(args), "more": more, "request": request, "again": again}
+            try:
+                return line.ask(call, wire.dump(asked, call))
+            except OwnerGone:
+                again = True
+                self._lose(line)
+        raise QueueLocked(path=self.name, owner=f"one process after the other, {TRIES} times")
+
+    def _reach(self) -> Line | ReviewQueue:
+        """Return the line to the owner, or the queue if this process owns it; look for the owner if need be."""
+        with self._lock:
+            if self.ended.is_set():
+                raise QueueClosed(path=self.name, reason="it was closed")
+            if self._owned is not None:
+                return self._owned
+            if self._line is None or self._line.process != os.getpid():
+                found = self._find()
+                if isinstance(found, ReviewQueue):
+                    self._owned = found
+                    return found
+                self._line = found
+            return self._line
+
+    def _lose(self, line: Line | ReviewQueue | None) -> None:
+        with self._lock:
+            if line is not None and self._line is line:
+                self._line.close()
+                self._line = None
+
+
+def _over_the_line(name: str) -> Callable[..., Any]:
+    method = getattr(ReviewQueue, name)
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def call(self: RemoteQueue, *args: Any, **more: Any) -> Any:
+        signature.bind(self, *args, **more)  # a call that is off is told here
+        return self._call(name, *args, **more)
+
+    return call
+
+
+for _name in (*SAFE, *ONCE):
+    if _name not in vars(RemoteQueue):
+        setattr(RemoteQueue, _name, _over_the_line(_name))

@@ -1,0 +1,156 @@
+"""Requests of clients: each is done once, however often it arrives and whoever owns the file by then."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hitl_nb.errors import BadInput, QueueClosed, TaskNotFound
+from hitl_nb.payload import canonical, parse
+from hitl_nb.queue import read
+from hitl_nb.queue.change import Forgotten
+from hitl_nb.queue.queue import ReviewQueue
+from hitl_nb.queue.row import EventRow
+from hitl_nb.queue.store import REQUEST, Transaction
+from hitl_nb.task import Move
+
+#: calls that change nothing, or nothing more when they are done again
+SAFE = (
+    "pending", "get", "stats", "events", "explain", "estimated_wait", "history", "training_frame", "annotations",
+    "verify", "told", "now", "export", "backup", "snapshot", "tick", "tick_if_due", "rebuild", "deliver", "resolve",
+    "_table",
+)  # fmt: skip
+#: calls whose events carry the id of the request, so that a repeat finds in the log that it is done
+ONCE = (
+    "submit", "store_decided", "store_frame", "claim", "release", "renew", "undo", "object", "replace", "withdraw",
+    "reopen", "forget", "note",
+)  # fmt: skip
+#: ids of requests that an owner remembers; a repeat comes within moments
+REMEMBERED = 10_000
+
+
+class Requests:
+    """Does what clients ask of a queue, each request once.
+
+    A request of ``ONCE`` has an id made by the client; what it changes is logged under it in the same commit. A repeat
+    waits for the first try if that is still running, looks into the log, and returns what the first try did. That holds
+    for an owner that has only just taken over the file, too.
+
+    Parameters
+    ----------
+    queue
+        Returns the queue, or None once it is gone.
+    """
+
+    def __init__(self, queue: Callable[[], ReviewQueue | None]) -> None:
+        self._queue = queue
+        self._lock = threading.Lock()
+        self._turns: OrderedDict[str, threading.Lock] = OrderedDict()
+
+    @property
+    def queue(self) -> ReviewQueue:
+        """The queue that they are about."""
+        found = self._queue()
+        if found is None:
+            raise QueueClosed(path="?", reason="nobody used it any more")
+        return found
+
+    def do(
+        self, call: str, args: Sequence[Any], more: Mapping[str, Any], request: str | None = None, again: bool = False
+    ) -> Any:
+        """Do one call, or return what its first try did; ``again``: the client does not know what came of that."""
+        if call not in SAFE and call not in ONCE:
+            raise BadInput(name="call", value=call, remedy="a queue has no such call")
+        queue = self.queue
+        if request is None or call in SAFE:
+            return queue.now if call == "now" else getattr(queue, call)(*args, **more)
+        with self._turn(request) as seen:
+            if again or seen:
+                events = queue.store.read(lambda tx: tx.events("events_of_request", request=request), search=False)
+                if events or call == "store_frame":
+                    return _AGAIN.get(call, _nothing)(queue, events, args)
+            token = REQUEST.set(request)
+            try:
+                return getattr(queue, call)(*args, **more)
+            finally:
+                REQUEST.reset(token)
+
+    @contextmanager
+    def _turn(self, request: str) -> Iterator[bool]:
+        """Let tries of one request in one after the other; says whether there was one before."""
+        with self._lock:
+            seen = request in self._turns
+            turn = self._turns.setdefault(request, threading.Lock())
+            if len(self._turns) > REMEMBERED:
+                self._turns.popitem(last=False)
+        with turn:
+            yield seen
+
+
+def checked(call: str, args: Sequence[Any]) -> None:
+    """Refuse texts from outside that are not the canonical ones."""
+    if call == "store_decided":
+        texts = list(args[0].texts.values())
+    elif call == "store_frame":
+        ready = args[0]
+        further = (text for column in ready.texts.values() for text in column if text is not None)
+        texts = [*ready.inputs.to_pylist(), *ready.predictions.to_pylist(), *further]
+    else:
+        return
+    for text in texts:
+        if canonical(parse(text)) != text:
+            raise BadInput(
+                name="text", value=text, remedy="it is not in the canonical form; send what canonical() makes"
+            )
+
+
+def _nothing(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Any:
+    return None
+
+
+def _same_task(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Any:
+    return queue.get(next(event.task_id for event in events if event.task_id is not None))
+
+
+def _same_row(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Any:
+    return queue.store.read(lambda tx: tx.task(args[0].row.task_id), search=False)
+
+
+def _same_leases(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Any:
+    def work(tx: Transaction) -> Any:
+        rows = [(tx.task(str(event.task_id)), event) for event in events]
+        held = [row for row, event in rows if (row.holder, row.attempt) == (event.actor, event.attempt)]
+        return read.as_tasks(tx, held)
+
+    return queue.store.read(work, search=False)
+
+
+def _same_erasure(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Forgotten:
+    tasks = {move: [str(e.task_id) for e in events if e.move == move] for move in ("forget", str(Move.WITHDRAW))}
+    return Forgotten(tasks=tuple(tasks["forget"]), withdrawn=tuple(tasks[str(Move.WITHDRAW)]))
+
+
+def _same_frame(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> dict[int, str]:
+    """Store a frame unless it is there: with keys these tell, else its first id."""
+    ready = args[0]
+    if ready.key_hashes is None and len(ready.task_id):
+        try:
+            queue.store.read(lambda tx: tx.task(ready.task_id[0].as_py()), search=False)
+        except TaskNotFound:
+            pass
+        else:
+            return {}
+    known: dict[int, str] = queue.store_frame(*args)
+    return {row: task_id for row, task_id in known.items() if task_id != ready.task_id[row].as_py()}
+
+
+_AGAIN: dict[str, Callable[[ReviewQueue, list[EventRow], Sequence[Any]], Any]] = {
+    "submit": _same_task,
+    "store_decided": _same_row,
+    "store_frame": _same_frame,
+    "claim": _same_leases,
+    "forget": _same_erasure,
+}

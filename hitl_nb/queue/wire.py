@@ -1,0 +1,238 @@
+"""How arguments and answers of a queue travel: JSON in which every type has its tag; nothing in it is ever run."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import timedelta
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+from hitl_nb import errors
+from hitl_nb.errors import BadInput, HitlError, NoCanonicalForm, TooLarge, plain
+from hitl_nb.payload import MAX_DEPTH, decode_tag, encode
+
+#: largest message either way, in bytes
+MAX_BYTES = 256 * 2**20
+#: levels that a message adds around a payload
+_MORE_DEPTH = 12
+
+
+@cache
+def _records() -> dict[str, type[Any]]:
+    """Return what may travel as a record or as a word of a fixed list, by the name of its class."""
+    from hitl_nb import display, task
+    from hitl_nb.queue import backlog, change, read, row, submit
+
+    found = [task.Reviewer, task.Reason, task.Review, task.ReviewTask, read.Stats, backlog.Wait, change.Forgotten]
+    found += [row.TaskRow, submit.Submission, display.Table, task.ReviewOutcome, task.Priority, task.Status]
+    return {kind.__name__: kind for kind in found}
+
+
+def _record(name: str) -> type[Any]:
+    if name in ("FrameSubmission", "Kind"):  # these need Arrow
+        from hitl_nb.queue import frame
+
+        found: type[Any] = getattr(frame, name)
+        return found
+    return _records()[name]
+
+
+def dump(value: Any, where: str = "message") -> bytes:
+    """Return a value as a message.
+
+    Raises
+    ------
+    NoCanonicalForm
+        A value of a type that does not travel.
+    TooLarge
+        A message over 256 MiB.
+
+    Examples
+    --------
+    >>> load(dump({"lease": timedelta(minutes=5), "ids": ("a", "b")}))
+    {'lease': datetime.timedelta(seconds=300), 'ids': ('a', 'b')}
+    """
+    data = json.dumps(_pack(value, where, 0), separators=(",", ":")).encode()
+    if len(data) > MAX_BYTES:
+        remedy = f"limit is {MAX_BYTES} bytes between processes; take parts, or do it in the process that owns the file"
+        raise TooLarge(name=where, value=f"{len(data)} bytes", remedy=remedy)
+    return data
+
+
+def load(data: bytes) -> Any:
+    """Return the value of a message.
+
+    Raises
+    ------
+    BadInput
+        It is none that ``dump`` makes.
+    """
+    try:
+        return _unpack(json.loads(data))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, ImportError) as error:
+        remedy = f"this is no message of this package ({type(error).__name__}: {error}); use the same version on both"
+        raise BadInput(name="message", value=data[:100], remedy=remedy) from None
+
+
+def dump_error(error: HitlError) -> bytes:
+    """Return an error with its values; one that cannot travel goes as the text that a message shows."""
+    kind, values = error.__reduce__()[1]
+    return dump({"error": kind.__name__, "values": {key: _travelling(value) for key, value in values.items()}})
+
+
+def load_error(data: bytes) -> HitlError:
+    """Return the error of a message, of the same class and with the same values."""
+    said = load(data)
+    try:
+        kind = getattr(errors, said["error"])
+        if issubclass(kind, HitlError):
+            error: HitlError = kind(**said["values"])
+            return error
+    except (TypeError, LookupError, AttributeError):
+        pass
+    raise BadInput(name="message", value=data[:100], remedy="this is no error of this package")
+
+
+def _travelling(value: Any) -> Any:
+    try:
+        _pack(value, "value", 0)
+    except HitlError:
+        return plain(errors.shown(value))
+    return value
+
+
+def _pack(value: Any, where: str, depth: int) -> Any:
+    if depth > MAX_DEPTH + _MORE_DEPTH:
+        raise NoCanonicalForm(name=where, value="…", remedy=f"nested deeper than {MAX_DEPTH} levels; flatten it")
+    if isinstance(value, str):
+        return _pack_text(value)
+    if isinstance(value, (list, tuple)):
+        items = [_pack(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+        return items if isinstance(value, list) else {"$tuple": items}
+    if isinstance(value, Mapping):
+        return _pack_mapping(value, where, depth)
+    if isinstance(value, timedelta):
+        return {"$span": [value.days, value.seconds, value.microseconds]}
+    if is_dataclass(value) and not isinstance(value, type):
+        return _pack_record(value, where, depth)
+    pack = _BY_NAME.get(f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}")
+    if pack is not None:
+        return pack(value)
+    if hasattr(value, "model_dump"):
+        return _pack(value.model_dump(mode="json"), where, depth)
+    return encode(value, where, 0)
+
+
+def _pack_text(value: str) -> Any:
+    if isinstance(value, StrEnum) and type(value).__name__ in _records():
+        return {"$word": [type(value).__name__, value.value]}
+    return {"$plain": str(value)} if isinstance(value, type(plain(""))) else value
+
+
+def _pack_mapping(value: Mapping[Any, Any], where: str, depth: int) -> Any:
+    if all(type(key) is str and not key.startswith("$") for key in value):
+        return {key: _pack(item, f"{where}.{key}"[:200], depth + 1) for key, item in value.items()}
+    return {"$pairs": [[_pack(k, f"{where} key", depth + 1), _pack(v, where, depth + 1)] for k, v in value.items()]}
+
+
+def _pack_record(value: Any, where: str, depth: int) -> Any:
+    name = type(value).__name__
+    if name not in ("FrameSubmission", "Kind") and _records().get(name) is not type(value):
+        raise NoCanonicalForm(name=where, value=name, remedy="it does not travel between processes")
+    items = {f.name: _pack(getattr(value, f.name), f"{where}.{f.name}"[:200], depth + 1) for f in fields(value)}
+    return {"$record": [name, items]}
+
+
+def _pack_arrow(table: Any) -> str:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return base64.b64encode(sink.getvalue()).decode()
+
+
+def _pack_frame(frame: Any) -> Any:
+    import pyarrow as pa
+
+    odd = [name for name in frame.columns if frame[name].dtype == object]
+    texts = {name: [json.dumps(_pack(cell, str(name), 0)) for cell in frame[name]] for name in odd}
+    rest = pa.Table.from_pandas(frame.drop(columns=odd))
+    return {"$frame": [list(frame.columns), _pack_arrow(rest), texts]}
+
+
+def _pack_array(array: Any) -> Any:
+    import pyarrow as pa
+
+    return {"$arrow": _pack_arrow(pa.table({"values": array}))}
+
+
+_BY_NAME: dict[str, Callable[[Any], Any]] = {
+    "pandas.DataFrame": _pack_frame,
+    "pandas.NAType": lambda value: {"$missing": "NA"},
+    "pandas.NaTType": lambda value: {"$missing": "NaT"},
+    "pyarrow.StringArray": _pack_array,
+    "pyarrow.LargeStringArray": _pack_array,
+    "pyarrow.ChunkedArray": _pack_array,
+}
+
+
+def _unpack(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        tag, inner = next(iter(value.items()))
+        if tag.startswith("$"):
+            return _TAGS[tag](inner) if tag in _TAGS else decode_tag(tag, inner)
+    return {key: _unpack(item) for key, item in value.items()}
+
+
+def _unpack_record(inner: Any) -> Any:
+    name, items = inner
+    return _record(name)(**{key: _unpack(item) for key, item in items.items()})
+
+
+def _unpack_arrow(text: str) -> Any:
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(pa.py_buffer(base64.b64decode(text, validate=True))) as stream:
+        return stream.read_all()
+
+
+def _unpack_frame(inner: Any) -> Any:
+    import pandas as pd
+
+    columns, data, texts = inner
+    frame = _unpack_arrow(data).to_pandas()
+    odd = {}
+    for name, cells in texts.items():
+        found = pd.Series([None] * len(cells), index=frame.index, dtype=object)
+        for i, cell in enumerate(cells):
+            found.iat[i] = _unpack(json.loads(cell))
+        odd[name] = found
+    return pd.DataFrame({**{name: frame[name] for name in frame.columns}, **odd}, index=frame.index)[columns]
+
+
+def _unpack_missing(name: str) -> Any:
+    import pandas as pd
+
+    return {"NA": pd.NA, "NaT": pd.NaT}[name]
+
+
+_TAGS: dict[str, Callable[[Any], Any]] = {
+    "$plain": plain,
+    "$word": lambda inner: _records()[inner[0]](inner[1]),
+    "$tuple": lambda inner: tuple(map(_unpack, inner)),
+    "$span": lambda inner: timedelta(days=inner[0], seconds=inner[1], microseconds=inner[2]),
+    "$pairs": lambda inner: {_unpack(key): _unpack(item) for key, item in inner},
+    "$record": _unpack_record,
+    "$frame": _unpack_frame,
+    "$missing": _unpack_missing,
+    "$arrow": lambda text: _unpack_arrow(text).column(0).combine_chunks(),
+}

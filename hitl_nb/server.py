@@ -1,0 +1,221 @@
+"""The owner's side of a shared file: the calls of a queue over HTTP, on loopback, with a token."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import selectors
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from hitl_nb import errors
+from hitl_nb.errors import BadInput, HitlError, OwnerFailed, QueueClosed, TaskNotFound, TooLarge, WrongToken
+from hitl_nb.queue import ReviewQueue, wire
+from hitl_nb.queue.endpoint import Endpoint, started
+from hitl_nb.queue.file import SCHEMA_VERSION
+from hitl_nb.queue.request import Requests, checked
+
+if TYPE_CHECKING:
+    from fastapi import Request, Response
+
+#: calls that are done at the same time
+THREADS = 64
+#: longest time that one request waits for a change, in seconds
+LONGEST_WAIT = 30.0
+#: how soon a waiting request notices that the server stops, in seconds
+_SLICE = 0.2
+#: status of an error, the first class that fits
+_STATUS: tuple[tuple[type[HitlError], int], ...] = (
+    (WrongToken, 401),
+    (TooLarge, 413),
+    (BadInput, 422),
+    (TaskNotFound, 404),
+    (errors.NotQualified, 403),
+    (errors.PayloadErased, 410),
+    (errors.TaskExpired, 410),
+    (errors.TaskWithdrawn, 410),
+    (QueueClosed, 503),
+    (errors.StorageFailed, 507),
+    (OwnerFailed, 500),
+    (errors.QueueError, 409),
+)
+
+_log = logging.getLogger("hitl_nb")
+
+
+class Server:
+    """Serves a queue from a thread; until the first client comes that thread sleeps and nothing heavy is loaded.
+
+    Parameters
+    ----------
+    queue
+        Held weakly: the server ends with it.
+    token
+        What a client must show.
+    """
+
+    def __init__(self, queue: ReviewQueue, token: str) -> None:
+        self._path, self._token = queue.name, token
+        self._queue = weakref.ref(queue)
+        self._requests = Requests(self._queue)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(128)  # made with its protocol named, or asyncio leaves it on slow small answers
+        self._waker, self._sleeper = socket.socketpair()
+        self._stopped = False
+        self._uvicorn: Any = None
+        #: when the last request ended, by the monotonic clock
+        self.last_call = time.monotonic()
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="hitl_nb-server", daemon=True)
+        self._thread.start()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens, without the token."""
+        address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        pid = os.getpid()
+        return Endpoint(
+            path=self._path, pid=pid, started=started(pid), address=address, token="", schema=SCHEMA_VERSION
+        )
+
+    def stop(self) -> None:
+        """Take no more requests, end those that run, and return when they have ended or after a few seconds."""
+        self._stopped = True
+        if self._process != os.getpid():
+            return
+        if self._uvicorn is not None:
+            self._uvicorn.should_exit = True
+        with suppress(OSError):
+            self._waker.send(b".")
+        if self._thread is not threading.current_thread():
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._socket, selectors.EVENT_READ)
+                selector.register(self._sleeper, selectors.EVENT_READ)
+                while not selector.select(1.0) and self._queue() is not None:
+                    pass
+            if not self._stopped and self._queue() is not None:
+                self._serve()
+        finally:
+            for one in (self._socket, self._waker, self._sleeper):
+                one.close()
+
+    def _serve(self) -> None:
+        import uvicorn
+
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="hitl_nb-call") as self._threads:
+            config = uvicorn.Config(
+                self._app(), log_config=None, access_log=False, lifespan="off", log_level="error", ws="none",
+                timeout_keep_alive=75, timeout_graceful_shutdown=3, server_header=False,
+            )  # fmt: skip
+            self._uvicorn = uvicorn.Server(config)
+            self._uvicorn.should_exit = self._stopped
+            self._uvicorn.run(sockets=[self._socket])
+
+    def _app(self) -> Any:
+        from fastapi import FastAPI
+
+        app = FastAPI(openapi_url=None)
+        app.add_route("/health", self._guarded(self._health), methods=["GET"])
+        app.add_route("/changes", self._guarded(self._changes), methods=["GET"])
+        app.add_route("/queue/{call}", self._guarded(self._call), methods=["POST"])
+        return app
+
+    def _guarded(self, handler: Callable[[Request], Awaitable[bytes]]) -> Callable[[Request], Awaitable[Response]]:
+        """Let in who shows the token, and turn errors into answers."""
+        from fastapi import Response
+
+        async def handle(request: Request) -> Response:
+            status = 200
+            try:
+                shown = request.headers.get("Authorization", "")
+                if not secrets.compare_digest(shown.encode(), f"Bearer {self._token}".encode()):
+                    raise WrongToken(path=self._path, pid=os.getpid())
+                content = await handler(request)
+            except HitlError as error:
+                status = next((number for kind, number in _STATUS if isinstance(error, kind)), 400)
+                content = wire.dump_error(error)
+            self.last_call = time.monotonic()
+            return Response(content, status, media_type="application/json")
+
+        return handle
+
+    async def _health(self, request: Request) -> bytes:
+        self._requests.queue  # noqa: B018  raises once it is gone
+        return wire.dump({"path": self._path, "schema": SCHEMA_VERSION, "pid": os.getpid()})
+
+    async def _call(self, request: Request) -> bytes:
+        data = bytearray()
+        async for part in request.stream():
+            data += part
+            if len(data) > wire.MAX_BYTES:
+                remedy = f"a message has at most {wire.MAX_BYTES} bytes"
+                raise TooLarge(name="message", value=f"{len(data)} bytes", remedy=remedy)
+        found: bytes = await self._on_a_thread(self._do, request.path_params["call"], bytes(data))
+        return found
+
+    def _do(self, call: str, data: bytes) -> bytes:
+        asked = wire.load(data)
+        try:
+            checked(call, asked["args"])
+            found = self._requests.do(call, asked["args"], asked["more"], asked["request"], asked["again"])
+            return wire.dump(found, f"answer of {call}")
+        except HitlError:
+            raise
+        except Exception as error:
+            _log.exception("a client's call failed")
+            raise OwnerFailed(path=self._path, call=call, reason=f"{type(error).__name__}: {error}") from error
+
+    async def _changes(self, request: Request) -> bytes:
+        """Return the number of a task's last event, as soon as it is later than ``after``, or at the timeout."""
+        task_id, changed, loop = request.query_params.get("task_id", ""), asyncio.Event(), asyncio.get_running_loop()
+        try:
+            after = int(request.query_params.get("after", -1))
+            until = time.monotonic() + min(float(request.query_params.get("timeout", 0)), LONGEST_WAIT)
+        except ValueError as error:
+            raise BadInput(name="after", value="…", remedy="after and timeout are numbers") from error
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(changed.set)
+
+        end = self._requests.queue.watch(task_id, wake)
+        try:
+            while True:
+                changed.clear()
+                seq = await self._on_a_thread(self._last_event, task_id)
+                while seq <= after and not changed.is_set() and time.monotonic() < until and not self._leaves():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), _SLICE)
+                if not changed.is_set() or seq > after:
+                    return wire.dump(seq)
+        finally:
+            end()
+
+    def _leaves(self) -> bool:
+        return self._stopped or bool(self._uvicorn.should_exit)
+
+    def _last_event(self, task_id: str) -> int:
+        try:
+            return self._requests.queue.store.read(lambda tx: tx.task(task_id).seq, search=False)
+        except TaskNotFound:
+            return 0
+
+    async def _on_a_thread(self, what: Callable[..., Any], *given: Any) -> Any:
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._threads, what, *given)
+        except RuntimeError as error:  # the interpreter ends
+            raise QueueClosed(path=self._path, reason="its process ends") from error
+        return await done
