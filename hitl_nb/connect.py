@@ -166,6 +166,8 @@ class _Opening:
         if found is None or not found.alive:
             return None
         found.check_version()
+        if not (self.token or found.token):
+            raise WrongToken(path=self.path, pid=found.pid)
         from hitl_nb.queue.http import Line
 
         line = Line(found, self.token)
