@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 TICK = 1.0
 #: how long to look for the owner of a file that is locked, in seconds
 PATIENCE = 5.0
+#: how long an owner may take to start, and one that lives to answer, in seconds
+STARTING = 20.0
 #: how long an owner process of its own stays without a call, in seconds
 IDLE = 300.0
 #: environment variable that hands a token to it
@@ -133,33 +135,36 @@ class _Opening:
     def reach(self) -> Line | ReviewQueue:
         """Become the owner or find it; the engine's lock decides, and a file that says otherwise is stale."""
         until, wait = time.monotonic() + PATIENCE, 0.02
+        starting: subprocess.Popen[bytes] | None = None
         while True:
+            locked = QueueLocked(path=self.path, owner="a process that was started for it and does not answer")
             try:
-                return self._own()
+                if starting is None or starting.poll() is not None:
+                    queue = self._own()
+                    if queue is not None:
+                        return queue
+                    starting, until = _spawn(self.path, self.token), time.monotonic() + STARTING
             except QueueLocked as error:
-                locked: QueueError = error
-            try:
-                line = self._line(max(until - time.monotonic(), 1.0))
-                if line is not None:
-                    return line
-            except WrongToken as error:
                 locked = error
+            line = self._line()
+            if line is not None:
+                return line
             if time.monotonic() > until:
                 raise locked
             time.sleep(random.uniform(wait / 2, wait))
             wait = min(2 * wait, 0.3)
 
-    def _own(self) -> ReviewQueue:
+    def _own(self) -> ReviewQueue | None:
+        """Open the file; None where that is for a process of its own to do."""
         queue = _new(self.path, None)
         if self.serve == "thread":
             _share(queue, self.token)
         if self.serve != "process":
             return queue
-        queue.close()  # it can be opened; now a process of its own does so
-        _spawn(self.path, self.token)
-        raise QueueLocked(path=self.path, owner="a process that is about to start")
+        queue.close()
+        return None
 
-    def _line(self, seconds: float) -> Line | None:
+    def _line(self) -> Line | None:
         from hitl_nb.queue import endpoint
 
         found = endpoint.read(self.path)
@@ -172,7 +177,7 @@ class _Opening:
 
         line = Line(found, self.token)
         try:
-            if line.answers(seconds):
+            if line.answers(STARTING):
                 return line
         except WrongToken:
             line.close()
@@ -198,12 +203,13 @@ def _share(queue: ReviewQueue, token: str | None) -> Server | None:
     return server
 
 
-def _spawn(path: str, token: str | None) -> None:
+def _spawn(path: str, token: str | None) -> subprocess.Popen[bytes]:
     quiet = subprocess.DEVNULL
     environment = os.environ | ({_TOKEN: token} if token else {})
     command = [sys.executable, "-m", "hitl_nb.cli", "serve", path]
     owner = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, env=environment)
     threading.Thread(target=owner.wait, name="hitl_nb-owner", daemon=True).start()  # leaves no zombie
+    return owner
 
 
 def serve_file(path: str | Path, idle: float = IDLE) -> None:
