@@ -490,7 +490,8 @@ def deaf(door):
     queue, remote, _ = door
     line = Deaf(remote._reach())
     remote._line, remote._find = None, lambda: line
-    return queue, remote, line
+    yield queue, remote, line
+    line.line.close()
 
 
 def prepared(queue):

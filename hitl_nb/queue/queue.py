@@ -8,13 +8,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hitl_nb.display import Shows, Table
-from hitl_nb.errors import BadInput
 from hitl_nb.payload import digest, name, parse
 from hitl_nb.queue import answer, change, deadline, history, read, submit, summary, upkeep
 from hitl_nb.queue.backlog import Wait
 from hitl_nb.queue.ids import Array, Ids, one_text
 from hitl_nb.queue.row import TaskRow
-from hitl_nb.queue.store import REQUEST, Store, Transaction
+from hitl_nb.queue.store import REQUEST, Store, Transaction, logged_under
 from hitl_nb.task import Priority, Review, Reviewer, ReviewOutcome, ReviewTask, Status
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from hitl_nb.queue.submit import Submission
 
 T = TypeVar("T")
-
-#: most tasks or events that one call returns
-MAX_PAGE = 100_000
 
 
 class ReviewQueue(Shows):
@@ -313,7 +309,7 @@ class ReviewQueue(Shows):
 
     def pending(self, expertise: str | None = None, limit: int = 20) -> list[ReviewTask]:
         """Return the open tasks, best first; with ``expertise`` those that such a person may judge."""
-        return self._read(lambda tx: read.pending(tx, expertise, _page(limit)))
+        return self._read(lambda tx: read.pending(tx, expertise, read.page(limit)))
 
     def get(self, task_id: str) -> ReviewTask:
         """Return one task with the answers that stand."""
@@ -325,7 +321,7 @@ class ReviewQueue(Shows):
 
     def events(self, since: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
         """Return the log after event number ``since``, oldest first."""
-        return self._look(lambda tx: read.events(tx, since, _page(limit)))
+        return self._look(lambda tx: read.events(tx, since, read.page(limit)))
 
     def explain(self, task_id: str) -> str:
         """Say in plain words why a task was sent, by which rule, policy and model, and what happened to it."""
@@ -386,15 +382,7 @@ class ReviewQueue(Shows):
         self.store.close()
 
     def _write(self, work: Callable[[Transaction], T], *, search: bool = False) -> T:
-        request = REQUEST.get()
-        if request is None:
-            return self.store.write(work, search=search)
-
-        def logged(tx: Transaction) -> T:
-            tx.request = request
-            return work(tx)
-
-        return self.store.write(logged, search=search)
+        return self.store.write(logged_under(REQUEST.get(), work), search=search)
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
         return self.store.read(work, search=True)
@@ -407,9 +395,3 @@ class ReviewQueue(Shows):
 def _shown(row: TaskRow, texts: Mapping[str, str]) -> ReviewTask:
     sides = (texts["input"], texts["prediction"])
     return read.as_task(row, {kind: parse(text) for kind, text in texts.items()} | {"shown": digest(*sides)})
-
-
-def _page(limit: int) -> int:
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-        raise BadInput(name="limit", value=limit, remedy=f"pass 1 to {MAX_PAGE}")
-    return limit

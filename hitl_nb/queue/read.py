@@ -15,6 +15,9 @@ from hitl_nb.queue.row import EventRow, TaskRow, aware, load_reasons
 from hitl_nb.queue.store import Transaction, payloads
 from hitl_nb.task import OPEN, Move, Priority, Review, ReviewOutcome, ReviewTask, Status
 
+#: most tasks or events that one call returns
+MAX_PAGE = 100_000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stats:
@@ -51,6 +54,13 @@ class Stats:
     def automatic_share(self) -> float | None:
         """Share whose caller was told ``auto_approved`` at once; None for an empty queue."""
         return self.automatic / self.total if self.total else None
+
+
+def page(limit: int) -> int:
+    """Return how many lines a call may return."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
+        raise BadInput(name="limit", value=limit, remedy=f"pass 1 to {MAX_PAGE}")
+    return limit
 
 
 def review_of(event: EventRow, said: Mapping[tuple[str, int], Any], found: Mapping[str, Any]) -> Review:

@@ -52,6 +52,16 @@ def searching() -> frozenset[str]:
     return frozenset({name for name in statements() if "task" in reads(name)} - {"get_task"})
 
 
+def logged_under(request: str | None, work: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
+    """Return a unit of work whose events carry the id of a client's request."""
+
+    def logged(tx: Transaction) -> T:
+        tx.request = request
+        return work(tx)
+
+    return work if request is None else logged
+
+
 def settle(engine: Engine, rows: Iterable[tuple[TaskRow | None, TaskRow]]) -> None:
     """Let the task table follow the log: pairs of what it shows and what it should show."""
     pairs = list(rows)
