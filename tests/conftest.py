@@ -36,12 +36,13 @@ def clock():
 
 
 def pytest_generate_tests(metafunc):
-    if "queue" in metafunc.fixturenames:
-        stores = getattr(metafunc.module, "STORES", (":memory:", "file"))
+    """Run a module's tests on the stores that it names."""
+    stores = getattr(metafunc.module, "STORES", None)
+    if stores and "queue" in metafunc.fixturenames:
         metafunc.parametrize("queue", stores, indirect=True)
 
 
-@pytest.fixture
+@pytest.fixture(params=[":memory:", "file"])
 def queue(request, tmp_path, clock):
     """Return a queue in memory, in a file, or in a file of which another owner has the lock: ``http``."""
     url = ":memory:" if request.param == ":memory:" else tmp_path / "reviews.duckdb"

@@ -585,20 +585,24 @@ def test_a_repeat_that_overtakes_its_first_try_is_done_once(path):
 
 def test_a_repeat_waits_for_its_first_try(path):
     with open_queue(path, serve=None) as queue:
-        requests, held, go = Requests(lambda: queue), threading.Event(), threading.Event()
-        blocker = threading.Thread(target=lambda: queue.store.write(lambda tx: (held.set(), go.wait(LONG))))
-        blocker.start()
-        held.wait(LONG)
-        given, found = {"input_data": {}, "ai_prediction": {}, "reason": "r"}, []
-        tries = [
-            threading.Thread(target=lambda again=again: found.append(requests.do("submit", (), given, "id", again)))
-            for again in (False, True, True)
-        ]
-        [one.start() for one in tries]
+        requests, begun, go, note = Requests(lambda: queue), threading.Event(), threading.Event(), queue.note
+
+        def slow(*given):
+            begun.set()
+            go.wait(LONG)
+            note(*given)
+
+        queue.note = slow
+        first = threading.Thread(target=lambda: requests.do("note", ("x", {}), {}, "id"))
+        first.start()
+        begun.wait(LONG)
+        queue.note = note
+        repeat = threading.Thread(target=lambda: requests.do("note", ("x", {}), {}, "id", again=True))
+        repeat.start()
+        repeat.join(0.2)  # one that does not wait has done it by now
         go.set()
-        [one.join(LONG) for one in [blocker, *tries]]
-        assert len({task.task_id for task in found}) == 1
-        assert queue.stats().total == 1
+        [one.join(LONG) for one in (first, repeat)]
+        assert [event["move"] for event in queue.events()] == ["x"]
 
 
 def test_an_answer_sent_again_under_its_id_is_the_first_one(door):
