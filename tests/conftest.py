@@ -35,14 +35,16 @@ def clock():
     return Clock()
 
 
-def pytest_generate_tests(metafunc):
-    """Run a module's tests on the stores that it names."""
-    stores = getattr(metafunc.module, "STORES", None)
-    if stores and "queue" in metafunc.fixturenames:
-        metafunc.parametrize("queue", stores, indirect=True)
+def pytest_collection_modifyitems(items):
+    """Run over HTTP only the modules that say so: ``OVER_HTTP``."""
+    items[:] = [item for item in items if not _over_http(item) or getattr(item.module, "OVER_HTTP", False)]
 
 
-@pytest.fixture(params=[":memory:", "file"])
+def _over_http(item):
+    return hasattr(item, "callspec") and item.callspec.params.get("queue") == "http"
+
+
+@pytest.fixture(params=[":memory:", "file", "http"])
 def queue(request, tmp_path, clock):
     """Return a queue in memory, in a file, or in a file of which another owner has the lock: ``http``."""
     url = ":memory:" if request.param == ":memory:" else tmp_path / "reviews.duckdb"

@@ -35,8 +35,8 @@ from hitl_nb.errors import (
 from hitl_nb.payload import canonical, parse
 from hitl_nb.queue import upkeep
 
-#: where every test with a queue runs
-STORES = (":memory:", "file", "http")
+#: every test with a queue runs over HTTP, too
+OVER_HTTP = True
 JUDGE = Reviewer(id="judge", roles=("reviewer", "adjudicator"))
 LAWYER = Reviewer(id="lea", expertise=("law",))
 NOBODY = "01234567-0000-7000-8000-000000000000"
