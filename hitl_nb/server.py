@@ -14,7 +14,8 @@ import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import parse_qsl
 
 from hitl_nb import errors
 from hitl_nb.errors import BadInput, HitlError, OwnerFailed, QueueClosed, TaskNotFound, TooLarge, WrongToken
@@ -23,8 +24,8 @@ from hitl_nb.queue.endpoint import Endpoint, started
 from hitl_nb.queue.file import SCHEMA_VERSION
 from hitl_nb.queue.request import Requests, checked
 
-if TYPE_CHECKING:
-    from fastapi import Request, Response
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 #: calls that are done at the same time
 THREADS = 64
@@ -117,54 +118,43 @@ class Server:
 
         with ThreadPoolExecutor(THREADS, thread_name_prefix="hitl_nb-call") as self._threads:
             config = uvicorn.Config(
-                self._app(), log_config=None, access_log=False, lifespan="off", log_level="error", ws="none",
-                timeout_keep_alive=75, timeout_graceful_shutdown=3, server_header=False,
+                self._answer, interface="asgi3", log_config=None, access_log=False, lifespan="off", log_level="error",
+                ws="none", timeout_keep_alive=75, timeout_graceful_shutdown=3, server_header=False,
             )  # fmt: skip
             self._uvicorn = uvicorn.Server(config)
             self._uvicorn.should_exit = self._stopped
             self._uvicorn.run(sockets=[self._socket])
 
-    def _app(self) -> Any:
-        from fastapi import FastAPI
+    async def _answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Do one request (an ASGI application): let in who shows the token, and turn errors into answers."""
+        status = 200
+        try:
+            shown = dict(scope["headers"]).get(b"authorization", b"")
+            if not secrets.compare_digest(shown, f"Bearer {self._token}".encode()):
+                raise WrongToken(path=self._path, pid=os.getpid())
+            content = await self._routed(scope["method"], scope["path"], scope, receive)
+        except HitlError as error:
+            status = next((number for kind, number in _STATUS if isinstance(error, kind)), 400)
+            content = wire.dump_error(error)
+        self.last_call = time.monotonic()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
 
-        app = FastAPI(openapi_url=None)
-        app.add_route("/health", self._guarded(self._health), methods=["GET"])
-        app.add_route("/changes", self._guarded(self._changes), methods=["GET"])
-        app.add_route("/queue/{call}", self._guarded(self._call), methods=["POST"])
-        return app
+    async def _routed(self, method: str, path: str, scope: dict[str, Any], receive: Receive) -> bytes:
+        match method, *path.split("/")[1:]:
+            case "GET", "health":
+                return self._health()
+            case "GET", "changes":
+                return await self._changes(dict(parse_qsl(scope["query_string"].decode("latin-1"))))
+            case "POST", "queue", call:
+                found: bytes = await self._on_a_thread(self._do, call, await _body(receive))
+                return found
+        raise BadInput(name="path", value=f"{method} {path}", remedy="there are /health, /changes and /queue/{call}")
 
-    def _guarded(self, handler: Callable[[Request], Awaitable[bytes]]) -> Callable[[Request], Awaitable[Response]]:
-        """Let in who shows the token, and turn errors into answers."""
-        from fastapi import Response
-
-        async def handle(request: Request) -> Response:
-            status = 200
-            try:
-                shown = request.headers.get("Authorization", "")
-                if not secrets.compare_digest(shown.encode(), f"Bearer {self._token}".encode()):
-                    raise WrongToken(path=self._path, pid=os.getpid())
-                content = await handler(request)
-            except HitlError as error:
-                status = next((number for kind, number in _STATUS if isinstance(error, kind)), 400)
-                content = wire.dump_error(error)
-            self.last_call = time.monotonic()
-            return Response(content, status, media_type="application/json")
-
-        return handle
-
-    async def _health(self, request: Request) -> bytes:
+    def _health(self) -> bytes:
         self._requests.queue  # noqa: B018  raises once it is gone
         return wire.dump({"path": self._path, "schema": SCHEMA_VERSION, "pid": os.getpid()})
-
-    async def _call(self, request: Request) -> bytes:
-        data = bytearray()
-        async for part in request.stream():
-            data += part
-            if len(data) > wire.MAX_BYTES:
-                remedy = f"a message has at most {wire.MAX_BYTES} bytes"
-                raise TooLarge(name="message", value=f"{len(data)} bytes", remedy=remedy)
-        found: bytes = await self._on_a_thread(self._do, request.path_params["call"], bytes(data))
-        return found
 
     def _do(self, call: str, data: bytes) -> bytes:
         asked = wire.load(data)
@@ -178,12 +168,12 @@ class Server:
             _log.exception("a client's call failed")
             raise OwnerFailed(path=self._path, call=call, reason=f"{type(error).__name__}: {error}") from error
 
-    async def _changes(self, request: Request) -> bytes:
+    async def _changes(self, asked: dict[str, str]) -> bytes:
         """Return the number of a task's last event, as soon as it is later than ``after``, or at the timeout."""
-        task_id, changed, loop = request.query_params.get("task_id", ""), asyncio.Event(), asyncio.get_running_loop()
+        task_id, changed, loop = asked.get("task_id", ""), asyncio.Event(), asyncio.get_running_loop()
         try:
-            after = int(request.query_params.get("after", -1))
-            until = time.monotonic() + min(float(request.query_params.get("timeout", 0)), LONGEST_WAIT)
+            after = int(asked.get("after", -1))
+            until = time.monotonic() + min(float(asked.get("timeout", 0)), LONGEST_WAIT)
         except ValueError as error:
             raise BadInput(name="after", value="…", remedy="after and timeout are numbers") from error
 
@@ -219,3 +209,17 @@ class Server:
         except RuntimeError as error:  # the interpreter ends
             raise QueueClosed(path=self._path, reason="its process ends") from error
         return await done
+
+
+async def _body(receive: Receive) -> bytes:
+    data, more = bytearray(), True
+    while more:
+        part = await receive()
+        if part["type"] == "http.disconnect":
+            raise BadInput(name="message", value=bytes(data[:100]), remedy="it stopped half-way; send it whole")
+        data += part.get("body", b"")
+        more = part.get("more_body", False)
+        if len(data) > wire.MAX_BYTES:
+            remedy = f"a message has at most {wire.MAX_BYTES} bytes"
+            raise TooLarge(name="message", value=f"{len(data)} bytes", remedy=remedy)
+    return bytes(data)

@@ -427,7 +427,9 @@ def test_only_the_calls_of_a_queue_are_there(door):
     nothing = wire.dump({"args": [], "more": {}, "request": None, "again": False})
     for call in ("close", "__init__", "_write", "store", "leaving", "watch", "new_ids", "ended", "__class__"):
         assert bare.post(f"/queue/{call}", headers=INSIDE, content=nothing).status_code == 422
-    assert bare.get("/docs").status_code == bare.get("/openapi.json").status_code == 404
+    for place in ("/docs", "/openapi.json", "/", "//queue/stats", "/queue/stats/x"):
+        assert bare.get(place).status_code == 401
+        assert bare.get(place, headers=INSIDE).status_code == bare.post(place, headers=INSIDE).status_code == 422
     assert bare.post("/queue/stats", headers=INSIDE, content=nothing).status_code == 200
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 from uuid import uuid4
 
 from hitl_nb.errors import HitlError, QueueClosed, QueueError, QueueLocked, WrongToken
@@ -36,31 +40,29 @@ class OwnerGone(Exception):
 
 
 class Line:
-    """Connections to one owner, kept open."""
+    """Connections to one owner, kept open; one for each call that is under way."""
 
     def __init__(self, endpoint: Endpoint, token: str | None = None) -> None:
-        import httpx
-
         self.endpoint, self.process = endpoint, os.getpid()
-        self._lost = httpx.TransportError
-        self._client = httpx.Client(
-            base_url=endpoint.address, headers={"Authorization": f"Bearer {token or endpoint.token}"}, trust_env=False,
-            timeout=httpx.Timeout(PATIENCE, connect=5), limits=httpx.Limits(max_connections=None),
-        )  # fmt: skip
+        self._headers = {"Authorization": f"Bearer {token or endpoint.token}"}
+        self._lock = threading.Lock()
+        self._idle: list[HTTPConnection] = []
+        self._open: set[HTTPConnection] = set()
+        self._closed = False
 
     def ask(self, call: str, message: bytes) -> Any:
         """Do one call at the owner."""
-        return wire.load(self._send("POST", f"/queue/{call}", content=message))
+        return wire.load(self._send("POST", f"/queue/{call}", message))
 
     def changed(self, task_id: str, after: int | None) -> int:
         """Return the last event of a task once it is later than ``after``, or after a while."""
-        params = {"task_id": task_id, "timeout": POLL} | ({} if after is None else {"after": after})
-        return int(wire.load(self._send("GET", "/changes", params=params)))
+        asked = {"task_id": task_id, "timeout": POLL} | ({} if after is None else {"after": after})
+        return int(wire.load(self._send("GET", f"/changes?{urlencode(asked)}")))
 
     def answers(self, seconds: float) -> bool:
         """Whether the owner is there and has this file; one that refuses the token raises ``WrongToken``."""
         try:
-            facts = wire.load(self._send("GET", "/health", timeout=seconds))
+            facts = wire.load(self._send("GET", "/health", seconds=seconds))
         except (OwnerGone, HitlError) as error:
             if isinstance(error, WrongToken):
                 raise
@@ -68,21 +70,82 @@ class Line:
         return bool(facts == {"path": self.endpoint.path, "schema": self.endpoint.schema, "pid": self.endpoint.pid})
 
     def close(self) -> None:
-        """Close the connections."""
-        if self.process == os.getpid():  # a fork must not say goodbye for its parent
-            self._client.close()
+        """Close the connections; calls that are under way end with ``OwnerGone``."""
+        if self.process != os.getpid():  # a fork must not say goodbye for its parent
+            return
+        with self._lock:
+            self._closed, idle, self._idle = True, self._idle, []
+            under_way = self._open.difference(idle)
+        for connection in idle:
+            self._drop(connection)
+        for connection in under_way:
+            with suppress(OSError, AttributeError):  # it may have ended just now
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def _send(self, method: str, path: str, **what: Any) -> bytes:
+    def _send(self, method: str, path: str, content: bytes | None = None, seconds: float = PATIENCE) -> bytes:
         try:
-            answer = self._client.request(method, path, **what)
-        except (self._lost, RuntimeError) as error:  # RuntimeError: another thread has closed the connections
+            connection = self._take(seconds)
+            try:
+                connection.request(method, path, content, self._headers)
+                answer = connection.getresponse()
+                data = answer.read()
+            except BaseException:
+                self._drop(connection)
+                raise
+        except (OSError, HTTPException) as error:
             raise OwnerGone(str(error)) from error
-        if answer.status_code == 200:
-            return answer.content
-        refused = wire.load_error(answer.content)
+        self._give_back(connection)
+        if answer.status == 200:
+            return data
+        refused = wire.load_error(data)
         if isinstance(refused, QueueClosed):
             raise OwnerGone(str(refused))
         raise refused
+
+    def _take(self, seconds: float) -> HTTPConnection:
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                connection = self._connected()
+            elif _ended(connection):
+                self._drop(connection)
+                continue
+            connection.sock.settimeout(seconds)
+            return connection
+
+    def _connected(self) -> HTTPConnection:
+        connection = HTTPConnection(self.endpoint.address.removeprefix("http://"), timeout=5)
+        connection.connect()
+        with self._lock:
+            if not self._closed:
+                self._open.add(connection)
+                return connection
+        connection.close()
+        raise OwnerGone("it was hung up")
+
+    def _give_back(self, connection: HTTPConnection) -> None:
+        with self._lock:
+            if not self._closed and connection.sock is not None:
+                return self._idle.append(connection)
+        self._drop(connection)
+
+    def _drop(self, connection: HTTPConnection) -> None:
+        with self._lock:
+            self._open.discard(connection)
+        connection.close()
+
+
+def _ended(connection: HTTPConnection) -> bool:
+    """Whether the other end has hung up: nothing was asked, so whatever can be read says goodbye."""
+    connection.sock.settimeout(0)
+    try:
+        connection.sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 class RemoteQueue(ReviewQueue):
