@@ -235,6 +235,19 @@ def test_the_same_key_again_in_a_frame(queue):
     assert one["status"] == "auto_approved"
 
 
+def test_keys_that_fall_on_one_number_stay_apart(orchestrator, queue, monkeypatch):
+    monkeypatch.setattr("hitl_nb.orchestrator.frame.key_hash", lambda key: 7)
+    inputs, predictions = frames(4)
+    first = orchestrator.process_frame(inputs[:2], predictions[:2], key=["a", "b"])
+    again = orchestrator.process_frame(inputs, predictions, key=["a", "b", "c", "d"])
+    assert again["task_id"][:2].tolist() == first["task_id"].tolist()
+    assert queue.stats().total == again["task_id"].nunique() == 4
+    with pytest.raises(KeyConflict) as conflict:
+        orchestrator.process_frame(inputs, predictions, key=["e", "f", "c", "a"])
+    assert conflict.value.key == "a"
+    assert queue.stats().total == 4
+
+
 def test_a_key_with_other_content_is_refused(orchestrator):
     orchestrator.process({"x": 1}, {"confidence": 0.1}, key="k")
     for inputs, prediction in (({"x": 2}, {"confidence": 0.1}), ({"x": 1}, {"confidence": 0.2})):

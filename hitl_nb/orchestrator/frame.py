@@ -44,29 +44,30 @@ def route_frame(
     with _bar(progress, len(inputs)) as bar:
         known = queue.store_frame(ready, policy.fingerprint, stored, bar.update)
     frame = _result(decisions, predictions, inputs, task_id)
-    for row, task_id in known.items():
-        _tell_again(frame, row, *queue.told(task_id))
+    if known:
+        _tell_again(frame, list(known), queue.told(list(known.values())))
     decided = DecisionFrame(frame)
     decided.audits = int(decisions.audit.sum() - decisions.audit[list(known)].sum())
     return decided
 
 
-def _tell_again(frame: pd.DataFrame, row: int, status: Status, task: ReviewTask) -> None:
-    """Put what was told when a known key came first in the place of the new decision."""
-    asked = status is Status.PENDING
-    values = {
-        "status": str(status),
-        "task_id": task.task_id,
-        "reason": task.reason if asked else None,
-        "reasons": task.reasons if asked else (),
-        "priority": str(task.priority),
-        "expertise": task.expertise,
-        "deadline": task.deadline if asked and task.deadline else pd.NaT,
-        "audit_probability": task.audit_probability,
+def _tell_again(frame: pd.DataFrame, rows: list[int], told: Sequence[tuple[Status, ReviewTask]]) -> None:
+    """Put what was told when known keys came first in the place of the new decisions."""
+    asked = [(status is Status.PENDING, task) for status, task in told]
+    values: dict[str, list[Any]] = {
+        "status": [str(status) for status, _ in told],
+        "task_id": [task.task_id for _, task in told],
+        "reason": [task.reason if ask else None for ask, task in asked],
+        "reasons": [task.reasons if ask else () for ask, task in asked],
+        "priority": [str(task.priority) for _, task in told],
+        "expertise": [task.expertise for _, task in told],
+        "deadline": [task.deadline if ask and task.deadline else pd.NaT for ask, task in asked],
+        "audit_probability": [task.audit_probability for _, task in told],
     }
-    cell: Any = frame.iat
-    for column, value in values.items():
-        cell[row, frame.columns.get_loc(column)] = value
+    for column, new in values.items():
+        dtype: Any = frame[column].dtype
+        place: Any = (rows, frame.columns.get_loc(column))
+        frame.iloc[place] = pd.Series(objects(new), dtype=dtype).array
 
 
 def _submission(

@@ -99,7 +99,7 @@ class Orchestrator:
         stored = self.queue.store_decided(ready, self.policy.fingerprint, self._policy_dict)
         status, reasons = decision.status, decision.reasons
         if stored.task_id != ready.row.task_id:  # the key is known: what was told then holds
-            status, task = self.queue.told(stored.task_id)
+            [(status, task)] = self.queue.told([stored.task_id])
             reasons = task.reasons
         if status is Status.AUTO_APPROVED:
             told = {"status": "auto_approved", "prediction": ai_result, "confidence": stored.confidence}

@@ -21,8 +21,8 @@ from hitl_nb.task import Reviewer
 
 #: probabilities kept with each row
 MAX_PROBABILITIES = 10
-#: rows stored at once, of a new table and of one that a file may know, row by row; the panel shows after the first step
-STEP, KNOWN_STEP = 10_000, 200
+#: rows stored at once, of a new table and of one that a file may know; the panel shows after the first step
+STEP, KNOWN_STEP = 10_000, 2_000
 #: columns that the answers fill, and their types
 ANSWERS: dict[str, Any] = {"label": object, "outcome": "string", "wrong": "boolean"}
 

@@ -29,11 +29,16 @@ class DuckDBEngine:
         self.flush(reads(statement))
         return self.connection.execute(dialect(statement), _all_bound(values)).fetchall()
 
-    def arrow(self, statement: str, **values: Any) -> pa.Table:
-        """Run a named statement and return an Arrow table."""
+    def arrow(self, statement: str, given: pa.Table | None = None, **values: Any) -> pa.Table:
+        """Run a named statement and return an Arrow table; it finds rows of the caller's as the table ``given``."""
         self.flush(reads(statement))
-        found = self.connection.sql(dialect(statement), params=_all_bound(values))
-        return found.to_arrow_table()
+        if given is None:
+            return self.connection.sql(dialect(statement), params=_all_bound(values)).to_arrow_table()
+        self.connection.register("given", given)
+        try:
+            return self.connection.sql(dialect(statement), params=_all_bound(values)).to_arrow_table()
+        finally:
+            self.connection.unregister("given")
 
     def put(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Append rows, at the latest before their table is read or changed."""

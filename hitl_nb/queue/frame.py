@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hitl_nb.errors import BadInput, NoCanonicalForm, TooLarge
-from hitl_nb.payload import MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, canonical
+from hitl_nb.errors import BadInput, KeyConflict, NoCanonicalForm, TooLarge
+from hitl_nb.payload import MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, canonical, parse
 from hitl_nb.queue.row import COLUMNS, TaskRow
 from hitl_nb.queue.store import Transaction
-from hitl_nb.queue.submit import first_body, known_key
+from hitl_nb.queue.submit import first_body
 from hitl_nb.task import OPEN
 
 if TYPE_CHECKING:
@@ -129,20 +129,30 @@ def _known(tx: Transaction, frame: FrameSubmission) -> dict[int, str]:
     if len(set(texts)) < len(texts):
         twice = Counter(texts).most_common(1)[0][0]
         raise BadInput(name="key", value=twice, remedy="it stands twice in the frame; keys are unique")
-    stored = {found: str(task_id) for task_id, found in tx.rows("all_keys")}
-    hits = [i for i, found in enumerate(frame.key_hashes.tolist()) if found in stored]
-    with _text_maker() as writer:
-        sides = [
-            frame_texts(writer, k, _rows(d, hits))
-            for k, d in (("input", frame.inputs), ("prediction", frame.predictions))
-        ]
-    known = {}
-    for j, i in enumerate(hits):
-        given = {"key": texts[i] or "", "input": sides[0][j].as_py(), "prediction": sides[1][j].as_py()}
-        row = known_key(tx, int(frame.key_hashes[i]), given)
-        if row is not None:
-            known[i] = row.task_id
+    hashed = pa.table({"line": np.arange(len(texts)), "key_hash": frame.key_hashes})
+    maybe = tx.engine.arrow("rows_of_keys", hashed)
+    lines, task_ids = maybe["line"].to_numpy(), maybe["task_id"].combine_chunks()
+    known: dict[int, str] = {}
+    for start in range(0, len(lines), CHUNK):
+        found = _same_content(tx, frame, lines[start : start + CHUNK], task_ids[start : start + CHUNK])
+        known.update(found)
     return known
+
+
+def _same_content(
+    tx: Transaction, frame: FrameSubmission, lines: Array, task_ids: pa.Array
+) -> Iterator[tuple[int, str]]:
+    """Yield the lines whose key a task has, and that task; other content under the same key is refused."""
+    sides = {"input": frame.inputs, "prediction": frame.predictions}
+    with _text_maker() as writer:
+        texts = {kind: frame_texts(writer, kind, _rows(data, lines)) for kind, data in sides.items()}
+    keys = [frame.texts["key"][i] for i in lines.tolist()]
+    given = pa.table({"line": np.arange(len(lines)), "task_id": task_ids, "key": pa.array(keys, pa.string()), **texts})
+    for i, is_key, is_same in zip(*(c.to_pylist() for c in tx.engine.arrow("content_of_keys", given)), strict=True):
+        if is_key and not is_same:
+            raise KeyConflict(key=parse(keys[i] or ""), task_id=task_ids[i].as_py())
+        if is_key:
+            yield int(lines[i]), task_ids[i].as_py()
 
 
 def _text_maker() -> duckdb.DuckDBPyConnection:

@@ -40,6 +40,9 @@ SELECT * FROM event WHERE task_id IS NOT NULL AND seq > (SELECT coalesce(max(seq
 -- get_task: One task.
 SELECT * FROM task WHERE task_id = :task_id;
 
+-- get_tasks: Several tasks.
+SELECT * FROM task WHERE task_id = ANY(:task_ids);
+
 -- get_payload: All payloads of one task.
 SELECT version, kind, body FROM payload WHERE task_id = :task_id;
 
@@ -48,6 +51,9 @@ SELECT task_id, version, kind, body FROM payload WHERE task_id = ANY(:task_ids);
 
 -- events_of: The log of one task.
 SELECT * FROM event WHERE task_id = :task_id ORDER BY seq;
+
+-- submissions_of: With which facts several tasks were submitted.
+SELECT task_id, body FROM event WHERE move = 'submit' AND task_id = ANY(:task_ids);
 
 -- events_of_tasks: The log of several tasks.
 SELECT * FROM event WHERE task_id = ANY(:task_ids) ORDER BY seq;
@@ -89,8 +95,15 @@ SELECT body FROM event WHERE move = 'policy' AND actor = :fingerprint LIMIT 1;
 -- known_keys: Tasks whose key has one of these hashes.
 SELECT task_id, key_hash FROM task WHERE key_hash = ANY(:hashes);
 
--- all_keys: Tasks that have a key.
-SELECT task_id, key_hash FROM task WHERE key_hash IS NOT NULL;
+-- rows_of_keys: Which tasks the keys of a batch may belong to.
+SELECT given.line, CAST(task.task_id AS VARCHAR) AS task_id FROM given JOIN task ON task.key_hash = given.key_hash;
+
+-- content_of_keys: Whether tasks have the keys of a batch, and came with the same content.
+SELECT given.line, key.body = given.key, input.body = given.input AND prediction.body = given.prediction FROM given
+JOIN payload AS key ON key.task_id = CAST(given.task_id AS UUID) AND key.kind = 'key' AND key.version = 1
+JOIN payload AS input ON input.task_id = key.task_id AND input.kind = 'input' AND input.version = 1
+JOIN payload AS prediction ON prediction.task_id = key.task_id AND prediction.kind = 'prediction' AND prediction.version = 1
+ORDER BY given.line;
 
 -- next_tasks: What can be claimed next of one expertise, best first.
 SELECT * FROM task

@@ -159,9 +159,9 @@ class ReviewQueue(Shows):
         self._policy = fingerprint  # only now is it in the log
         return stored
 
-    def told(self, task_id: str) -> tuple[Status, ReviewTask]:
-        """Return what the caller was told when a task was submitted, and the task."""
-        return self._look(lambda tx: read.told(tx, task_id))
+    def told(self, task_ids: Sequence[str]) -> list[tuple[Status, ReviewTask]]:
+        """Return what callers were told when tasks were submitted, and the tasks, without answers."""
+        return self._read(lambda tx: read.told(tx, task_ids))
 
     # -- reviewing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from hitl_nb.errors import BadInput, IllegalMove, TaskExpired, TaskWithdrawn
 from hitl_nb.payload import name
 from hitl_nb.queue.row import EventRow, TaskRow, aware, load_reasons
-from hitl_nb.queue.store import Transaction, payloads
+from hitl_nb.queue.store import PAGE, Transaction, payloads
 from hitl_nb.task import OPEN, Move, Priority, Review, ReviewOutcome, ReviewTask, Status
 
 #: most tasks or events that one call returns
@@ -137,11 +137,18 @@ def get(tx: Transaction, task_id: str) -> ReviewTask:
     return as_task(row, found, standing(tx, row, found))
 
 
-def told(tx: Transaction, task_id: str) -> tuple[Status, ReviewTask]:
-    """Return what the caller was told at submission, and the task."""
-    task = get(tx, task_id)
-    first = tx.events("events_of", task_id=task_id)[0]
-    return Status(first.facts["set"]["status"]), task
+def told(tx: Transaction, task_ids: Sequence[str]) -> list[tuple[Status, ReviewTask]]:
+    """Return what callers were told at submission, and the tasks, without answers."""
+    found: dict[str, tuple[Status, ReviewTask]] = {}
+    for start in range(0, len(task_ids), PAGE):
+        page = task_ids[start : start + PAGE]
+        first = {
+            str(task_id): json.loads(body)["set"]["status"]
+            for task_id, body in tx.rows("submissions_of", task_ids=page)
+        }
+        tasks = as_tasks(tx, tx.tasks("get_tasks", task_ids=page))
+        found |= {task.task_id: (Status(first[task.task_id]), task) for task in tasks}
+    return [found[task_id] for task_id in task_ids]
 
 
 def standing(tx: Transaction, row: TaskRow, found: Mapping[str, Any]) -> list[Review]:

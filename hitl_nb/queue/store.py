@@ -89,8 +89,8 @@ class Engine(Protocol):
     def update(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Set columns of the task table; the first one is ``task_id``."""
 
-    def arrow(self, statement: str, **values: Any) -> pa.Table:
-        """Run a named statement and return an Arrow table."""
+    def arrow(self, statement: str, given: pa.Table | None = None, **values: Any) -> pa.Table:
+        """Run a named statement and return an Arrow table; it finds rows of the caller's as the table ``given``."""
 
 
 class Transaction:
