@@ -111,9 +111,9 @@ def _kinds(decisions: Decisions, models: Any, groups: Any) -> tuple[Array, Array
     for column in (decisions.priority, decisions.reviews_required, models, groups):
         if column is not None:
             found, distinct = pd.factorize(np.asarray(column), use_na_sentinel=False)
-            codes = codes * len(distinct) + found
+            codes, _ = pd.factorize(codes * len(distinct) + found)  # each time, or the numbers outgrow 64 bits
     codes, _ = pd.factorize(codes)
-    return codes, np.array([np.argmax(codes == code) for code in range(codes.max(initial=-1) + 1)], dtype=np.int64)
+    return codes, np.unique(codes, return_index=True)[1]
 
 
 def _models(predictions: pd.DataFrame) -> Any:
