@@ -49,10 +49,10 @@ class FrameSubmission:
 
     #: ids as text
     task_id: pa.Array
-    #: inputs, n rows; or their canonical texts
-    inputs: pd.DataFrame | pa.Array
-    #: predictions, n rows; or their canonical texts
-    predictions: pd.DataFrame | pa.Array
+    #: inputs, n rows
+    inputs: pd.DataFrame
+    #: predictions, n rows
+    predictions: pd.DataFrame
     #: the kinds
     kinds: Sequence[Kind]
     #: kind of each row, int64 of shape (n,)
@@ -69,8 +69,8 @@ class FrameSubmission:
         return replace(
             self,
             task_id=self.task_id.take(pa.array(rows)),
-            inputs=_rows(self.inputs, rows),
-            predictions=_rows(self.predictions, rows),
+            inputs=self.inputs.iloc[rows],
+            predictions=self.predictions.iloc[rows],
             codes=self.codes[rows],
             numbers={name: values[rows] for name, values in self.numbers.items()},
             texts={kind: [texts[i] for i in rows] for kind, texts in self.texts.items()},
@@ -78,17 +78,23 @@ class FrameSubmission:
         )
 
 
-def with_texts(frame: FrameSubmission) -> FrameSubmission:
-    """Return a frame with canonical texts in the place of inputs and predictions."""
-    with _text_maker() as writer:
-        sides = {side: frame_texts(writer, side[:-1], getattr(frame, side)) for side in ("inputs", "predictions")}
-    return replace(frame, **sides)
+def travelling(frame: FrameSubmission) -> FrameSubmission:
+    """Return a frame of numbers, texts and plain objects, of which another process makes the same texts."""
+    return replace(frame, inputs=_plain(frame.inputs), predictions=_plain(frame.predictions))
 
 
-def _rows(data: pd.DataFrame | pa.Array, rows: Any) -> Any:
-    if isinstance(data, pa.Array):
-        return data[rows] if isinstance(rows, slice) else data.take(pa.array(rows, pa.int64()))
-    return data.iloc[rows]
+def _plain(data: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    def plain(series: pd.Series[Any]) -> pd.Series[Any]:
+        return series if _is_typed(series) else pd.Series(series.tolist(), index=data.index, dtype=object)
+
+    index = data.index if isinstance(data.index, pd.RangeIndex) else data.index.map(str)  # for what errors say
+    return pd.DataFrame({name: plain(data[name]) for name in data.columns}, index=data.index).set_axis(index)
+
+
+def _is_typed(series: pd.Series[Any]) -> bool:
+    return _is_text(series) or (isinstance(series.dtype, np.dtype) and series.dtype.kind in "iubf")
 
 
 def store_frame(
@@ -110,7 +116,7 @@ def _store(tx: Transaction, frame: FrameSubmission, progress: Callable[[int], No
             rows = slice(start, start + CHUNK)
             task_id = frame.task_id[rows]
             for kind, data in (("input", frame.inputs), ("prediction", frame.predictions)):
-                body = frame_texts(writer, kind, _rows(data, rows))
+                body = frame_texts(writer, kind, data.iloc[rows])
                 tx.engine.put_arrow("payload", _bodies(task_id, kind, body))
             for kind, texts in frame.texts.items():
                 body = pa.array(texts[rows], pa.string())
@@ -145,7 +151,7 @@ def _same_content(
     """Yield the lines whose key a task has, and that task; other content under the same key is refused."""
     sides = {"input": frame.inputs, "prediction": frame.predictions}
     with _text_maker() as writer:
-        texts = {kind: frame_texts(writer, kind, _rows(data, lines)) for kind, data in sides.items()}
+        texts = {kind: frame_texts(writer, kind, data.iloc[lines]) for kind, data in sides.items()}
     keys = [frame.texts["key"][i] for i in lines.tolist()]
     given = pa.table({"line": np.arange(len(lines)), "task_id": task_ids, "key": pa.array(keys, pa.string()), **texts})
     for i, is_key, is_same in zip(*(c.to_pylist() for c in tx.engine.arrow("content_of_keys", given)), strict=True):
@@ -166,9 +172,9 @@ def _bodies(task_id: pa.Array, kind: str, body: pa.Array) -> pa.Table:
     return pa.table({"task_id": task_id, "version": _same(1, n), "kind": _same(kind, n), "body": body})
 
 
-def frame_texts(writer: duckdb.DuckDBPyConnection, kind: str, data: pd.DataFrame | pa.Array) -> pa.Array:
+def frame_texts(writer: duckdb.DuckDBPyConnection, kind: str, data: pd.DataFrame) -> pa.Array:
     """Return the canonical text of each row of a frame, as ``canonical`` would make it."""
-    found = data if isinstance(data, pa.Array) else _texts(writer, kind, data)
+    found = _texts(writer, kind, data)
     longest = pc.max(pc.binary_length(found)).as_py() or 0
     if longest > MAX_PAYLOAD_BYTES:
         remedy = f"limit is {MAX_PAYLOAD_BYTES} bytes as canonical text; store a reference or a smaller version"

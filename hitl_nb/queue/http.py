@@ -195,10 +195,10 @@ class RemoteQueue(ReviewQueue):
         self, ready: FrameSubmission, fingerprint: str, policy: Mapping[str, Any],
         progress: Callable[[int], None] | None = None,
     ) -> dict[int, str]:  # fmt: skip
-        """Store what a policy decided for a frame, in one transaction; its texts are made here."""
-        from hitl_nb.queue.frame import with_texts
+        """Store what a policy decided for a frame, in one transaction."""
+        from hitl_nb.queue.frame import travelling
 
-        known: dict[int, str] = self._call("store_frame", with_texts(ready), fingerprint, policy)
+        known: dict[int, str] = self._call("store_frame", travelling(ready), fingerprint, policy)
         if progress is not None:
             progress(len(ready.task_id))
         return known

@@ -95,9 +95,7 @@ def checked(call: str, args: Sequence[Any]) -> None:
     if call == "store_decided":
         texts = list(args[0].texts.values())
     elif call == "store_frame":
-        ready = args[0]
-        further = (text for column in ready.texts.values() for text in column if text is not None)
-        texts = [*ready.inputs.to_pylist(), *ready.predictions.to_pylist(), *further]
+        texts = [text for column in args[0].texts.values() for text in column if text is not None]
     else:
         return
     for text in texts:

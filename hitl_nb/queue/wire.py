@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import cache
+from math import isfinite
 from typing import Any
 
 from hitl_nb import errors
@@ -106,6 +107,8 @@ def _travelling(value: Any) -> Any:
 
 
 def _pack(value: Any, where: str, depth: int) -> Any:
+    if value is None or type(value) in (str, bool) or (type(value) is float and isfinite(value)):
+        return value
     if depth > MAX_DEPTH + _MORE_DEPTH:
         raise NoCanonicalForm(name=where, value="…", remedy=f"nested deeper than {MAX_DEPTH} levels; flatten it")
     if isinstance(value, str):
@@ -159,10 +162,11 @@ def _pack_arrow(table: Any) -> str:
 def _pack_frame(frame: Any) -> Any:
     import pyarrow as pa
 
-    odd = [name for name in frame.columns if frame[name].dtype == object]
-    texts = {name: [json.dumps(_pack(cell, str(name), 0)) for cell in frame[name]] for name in odd}
-    rest = pa.Table.from_pandas(frame.drop(columns=odd))
-    return {"$frame": [list(frame.columns), _pack_arrow(rest), texts]}
+    numbered = frame.set_axis([str(i) for i in range(frame.shape[1])], axis=1)
+    odd = [name for name in numbered.columns if numbered[name].dtype == object]
+    cells = {name: [_pack(cell, name, 0) for cell in numbered[name].tolist()] for name in odd}
+    rest = pa.Table.from_pandas(numbered.drop(columns=odd))
+    return {"$frame": [list(frame.columns), _pack_arrow(rest), cells]}
 
 
 def _pack_array(array: Any) -> Any:
@@ -208,15 +212,11 @@ def _unpack_arrow(text: str) -> Any:
 def _unpack_frame(inner: Any) -> Any:
     import pandas as pd
 
-    columns, data, texts = inner
+    names, data, cells = inner
     frame = _unpack_arrow(data).to_pandas()
-    odd = {}
-    for name, cells in texts.items():
-        found = pd.Series([None] * len(cells), index=frame.index, dtype=object)
-        for i, cell in enumerate(cells):
-            found.iat[i] = _unpack(json.loads(cell))
-        odd[name] = found
-    return pd.DataFrame({**{name: frame[name] for name in frame.columns}, **odd}, index=frame.index)[columns]
+    odd = {name: pd.Series(list(map(_unpack, c)), index=frame.index, dtype=object) for name, c in cells.items()}
+    numbered = pd.DataFrame({**{name: frame[name] for name in frame.columns}, **odd}, index=frame.index)
+    return numbered[[str(i) for i in range(len(names))]].set_axis(names, axis=1)
 
 
 def _unpack_missing(name: str) -> Any:
