@@ -18,6 +18,7 @@ from hitl_nb.errors import (
     QueueReadOnly,
     QueueTooNew,
 )
+from hitl_nb.queue import file
 
 
 def child(code, *args, **options):
@@ -281,3 +282,19 @@ def test_a_write_waits_for_no_reader_and_a_reader_sees_one_moment(tmp_path):
 
         assert queue.store.read(work)
         assert queue.get(task.task_id).input_data is None
+
+
+def test_a_new_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, seen = tmp_path / "new.duckdb", []
+    create = file._create
+
+    def watched(connection):
+        create(connection)
+        seen.append(path.exists())
+
+    monkeypatch.setattr(file, "_create", watched)
+    with open_queue(path, serve=None) as queue:
+        assert queue.stats().total == 0
+        assert seen == [False]
+        assert not list(tmp_path.glob("*.new*"))
+    assert [place.name for place in tmp_path.iterdir()] == ["new.duckdb"]

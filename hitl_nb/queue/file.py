@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 
@@ -31,9 +33,10 @@ def connect(path: str) -> duckdb.DuckDBPyConnection:
     QueueLocked, QueueReadOnly, NotAQueue, QueueTooNew
         What stands in the way, and the way out.
     """
-    if path != ":memory:":
-        _check_file(Path(path))
     try:
+        if path != ":memory:":
+            _check_file(Path(path))
+            _make(Path(path))
         connection = duckdb.connect(path)
     except duckdb.Error as error:
         raise _cannot_open(path, error) from error
@@ -58,6 +61,20 @@ def _check_file(path: Path) -> None:
     marked = not place.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
     if marked or not os.access(place, os.W_OK):
         raise QueueReadOnly(path=str(path), reason=f"{place} is read-only")
+
+
+def _make(path: Path) -> None:
+    """Create a queue's file unless it is there, whole or not at all: who opens it meanwhile never sees half of one."""
+    if path.exists():
+        return
+    new = path.with_name(f"{path.name}.{uuid4().hex}.new")
+    try:
+        with duckdb.connect(str(new)) as connection:
+            _create(connection)
+        with suppress(OSError):  # another process was faster; or links are unknown here, and the engine creates it
+            os.link(new, path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _cannot_open(path: str, error: duckdb.Error) -> HitlError:
