@@ -1,4 +1,4 @@
-"""What the data can carry: weights, exact intervals, waiting times, paired comparisons, certificates.
+"""What the data can carry: weights, exact intervals, paired comparisons, certificates.
 
 Pure functions of numbers: no clock, no files, no randomness. Rates are shares between 0 and 1, never percent.
 
@@ -200,33 +200,6 @@ def corrected_risk(wrong: int, n: int, disagreements: int, pairs: int, level: fl
     corners = [risk(seen, share) for seen in (observed.low, observed.high) for share in (differ.low, differ.high)]
     estimate = risk(observed.estimate, differ.estimate) if n else math.nan
     return Interval(estimate=estimate, low=min(corners), high=max(corners), level=level, n=observed.n)
-
-
-# -- waiting -----------------------------------------------------------------------------------------------------------
-
-
-def wait_interval(ahead: int, completed: int, span: float, level: float = 0.8) -> tuple[float, float, float] | None:
-    """Return (minutes, low, high) until a task is answered, from the backlog and the measured rate of reviews.
-
-    With exponential times between reviews the wait for ``ahead + 1`` reviews over its estimate follows an F
-    distribution with ``2 (ahead + 1)`` and ``2 completed`` degrees of freedom (a ratio of two gamma means).
-
-    `ahead` tasks come before this one; `completed` reviews were seen in `span` minutes. None while fewer than two
-    reviews or no time has been seen: nothing can be said yet.
-
-    Examples
-    --------
-    >>> [round(x, 1) for x in wait_interval(ahead=11, completed=30, span=30.0)]  # 12 reviews at one a minute
-    [12.0, 7.5, 18.1]
-    """
-    from scipy.special import fdtri
-
-    tail = (1 - _within("level", level, inside=True)) / 2
-    ahead, completed = _count("ahead", ahead), _count("completed", completed)
-    if completed < 2 or _within("span", span, 0, 1e12) == 0:
-        return None
-    minutes, freedom = (ahead + 1) * span / completed, (2 * (ahead + 1), 2 * completed)
-    return minutes, minutes * float(fdtri(*freedom, tail)), minutes * float(fdtri(*freedom, 1 - tail))
 
 
 # -- champion and challenger -------------------------------------------------------------------------------------------

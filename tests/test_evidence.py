@@ -21,7 +21,6 @@ from hitl_nb.evidence import (
     inverse_confidence,
     pairs_needed,
     reviewer_error,
-    wait_interval,
 )
 
 levels = st.sampled_from([0.8, 0.9, 0.95, 0.99])
@@ -162,37 +161,6 @@ def test_the_corrected_interval_holds_the_truth_as_often_as_it_says(audited_stre
 
 def test_the_uncorrected_interval_fails_which_is_why_it_is_corrected(audited_streams):
     assert audited_streams[1] <= 0.01
-
-
-# -- waiting -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_wait_is_the_backlog_over_the_measured_rate():
-    minutes, low, high = wait_interval(ahead=11, completed=30, span=60.0)  # 12 reviews x 2 minutes
-    assert minutes == 24.0
-    assert low < minutes < high
-
-
-@pytest.mark.parametrize(("completed", "span"), [(0, 10.0), (1, 10.0), (5, 0.0)])
-def test_a_wait_is_unknown_until_two_reviews_have_been_seen(completed, span):
-    assert wait_interval(3, completed, span) is None
-
-
-@given(st.integers(0, 2000), st.integers(2, 500), st.floats(0.01, 1e4))
-def test_more_backlog_is_a_longer_wait(ahead, completed, span):
-    shorter, longer = (wait_interval(n, completed, span) for n in (ahead, ahead + 1))
-    assert all(a <= b for a, b in zip(shorter, longer, strict=True))
-    assert shorter[1] <= shorter[0] <= shorter[2]
-
-
-def test_the_wait_interval_holds_as_often_as_it_says():
-    rng = np.random.default_rng(2)
-    inside = 0
-    for _ in range(2000):
-        span, wait = rng.gamma(20, 3.0), rng.gamma(8, 3.0)  # 20 reviews seen, then 8 more; 3 minutes each
-        _, low, high = wait_interval(7, 20, span, level=0.8)
-        inside += low <= wait <= high
-    assert abs(inside / 2000 - 0.8) <= 3 * math.sqrt(0.8 * 0.2 / 2000)
 
 
 # -- champion and challenger -------------------------------------------------------------------------------------------

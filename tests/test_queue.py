@@ -1027,7 +1027,7 @@ def everything(queue):
 def counters(queue):
     backlog = queue.store.backlog
     waiting = {key: count for key, count in backlog.waiting.items() if count}
-    return waiting, [when for _, when in backlog.recent], backlog.next_due
+    return waiting, list(backlog.recent), backlog.next_due
 
 
 @pytest.mark.parametrize("page", [1, 7, upkeep.PAGE])

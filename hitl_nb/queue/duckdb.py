@@ -220,7 +220,7 @@ class DuckDBStore:
             shown = self._behind[task_id][0] if task_id in self._behind else before
             self._behind[task_id] = (shown, after)
         for (expertise, priority, due), count in transaction.arrived.items():
-            self._backlog.arrived(expertise, priority, due, count)
+            self._backlog.arrived(expertise, priority, due, count, transaction.now)
 
     def _wake(self, transaction: Transaction) -> None:
         with self._lock:
@@ -290,8 +290,8 @@ class DuckDBStore:
 
     def _count(self, job: Job | None = None) -> None:
         engine = DuckDBEngine(self._connection)
-        next_due = engine.rows("next_due")[0][0]
-        self._backlog = Backlog(engine.rows("backlog"), engine.rows("recent_reviews", n=RECENT), next_due)
+        reviews, arrivals = (engine.rows(f"recent_{what}", n=RECENT) for what in ("reviews", "arrivals"))
+        self._backlog = Backlog(engine.rows("backlog"), reviews, arrivals, engine.rows("next_due")[0][0])
         for before, after in self._behind.values():
             self._backlog.moved(before, after, self._last)
 

@@ -138,17 +138,33 @@ SELECT min(CASE WHEN status = 'claimed' AND (overdue OR due_at IS NULL OR lease_
                 ELSE due_at END)
 FROM task WHERE status IN ('pending_review', 'claimed', 'disputed');
 
--- backlog: How much waits, by expertise and priority.
-SELECT expertise, priority, count(*) FROM task
+-- backlog: How much waits, by expertise and priority: all, claimed, since when, last claim.
+SELECT expertise, priority, count(*), count(*) FILTER (status = 'claimed'), min(created_at), max(claimed_at) FROM task
 WHERE status IN ('pending_review', 'claimed', 'disputed') GROUP BY ALL;
 
 -- open_times: Since when the oldest open task waits, and the next deadline.
 SELECT min(created_at), min(deadline) FILTER (WHERE NOT overdue)
 FROM task WHERE status IN ('pending_review', 'claimed', 'disputed');
 
--- recent_reviews: When the last answers were given.
-SELECT task.expertise, event.at_time FROM event JOIN task USING (task_id)
-WHERE event.move = 'review' ORDER BY event.seq DESC LIMIT :n;
+-- recent_reviews: The last answers that the task table shows: by whom, when the task came, was claimed, was answered.
+WITH said AS (
+    SELECT task_id, seq, at_time, actor, CASE WHEN json_valid(body) THEN body ELSE '{}' END AS body
+    FROM event WHERE move = 'review' AND seq <= (SELECT max(seq) FROM task) ORDER BY seq DESC LIMIT :n
+), timed AS (
+    SELECT *, coalesce(TRY_CAST(json_extract_string(body, '$.claimed_at') AS TIMESTAMP), at_time) AS claimed FROM said
+)
+SELECT task.expertise, actor, CASE WHEN json_extract(body, '$.number') = 1 THEN task.created_at ELSE claimed END,
+       claimed, at_time
+FROM timed JOIN task USING (task_id) ORDER BY timed.seq DESC;
+
+-- recent_arrivals: When tasks for a person came last, of each kind, as they came; those that came at once count once.
+WITH came AS (
+    SELECT task_id, at_time, CASE WHEN json_valid(body) THEN body ELSE '{}' END AS body
+    FROM event WHERE move = 'submit' AND seq <= (SELECT max(seq) FROM task) ORDER BY seq DESC LIMIT 25 * :n
+)
+SELECT DISTINCT at_time, json_extract_string(body, '$.set.expertise') AS needs,
+       coalesce(TRY_CAST(json_extract_string(body, '$.set.priority') AS TINYINT), 0) AS urgency
+FROM came JOIN task USING (task_id) WHERE task.status <> 'auto_approved' ORDER BY ALL DESC LIMIT :n;
 
 -- counts: How many tasks there are of each kind.
 SELECT status, outcome, priority, expertise, overdue, count(*) FROM task GROUP BY ALL;

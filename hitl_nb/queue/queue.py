@@ -328,9 +328,12 @@ class ReviewQueue(Shows):
         return self._look(lambda tx: read.explain(tx, task_id))
 
     def estimated_wait(self, expertise: str | None = None, priority: str | Priority | None = None) -> Wait | None:
-        """Return how long a new task would wait: the backlog ahead over the measured rate; None before it is known."""
+        """Return how long a task that came now would wait for its answer; None before three answers tell the pace.
+
+        Without ``expertise`` it is one that anyone may judge, without ``priority`` the least urgent that is known.
+        """
         least = None if priority is None else submit.rank(priority)
-        return self.store.backlog.wait(expertise, least)
+        return self.store.backlog.wait(expertise, least, self.store.now)
 
     def history(self, inputs: bool = False) -> pd.DataFrame:
         """Return a line a task: its answer, and ``wrong``, of an audit by its first answer; ``inputs`` adds scalars."""
