@@ -217,6 +217,15 @@ class QueueTooNew(QueueError):
     says = "{path} has schema version {version}, this package knows up to {known}; install a newer hitl_nb"
 
 
+class MigrationFailed(QueueError):
+    """A file of an older version could not be brought to the present one."""
+
+    says = (
+        "{path} could not be brought to schema version {version} ({reason}); nothing is lost: see that its folder can "
+        "be written and has room for a copy and open it again, or use the hitl_nb that wrote it"
+    )
+
+
 class StorageFailed(QueueError):
     """The engine could not write; nothing of this call was stored."""
 

@@ -19,7 +19,7 @@ from hitl_nb.errors import BadInput, HitlError, QueueClosed, StorageFailed
 from hitl_nb.payload import parse
 from hitl_nb.queue.backlog import RECENT, Backlog
 from hitl_nb.queue.engine import DuckDBEngine
-from hitl_nb.queue.file import connect
+from hitl_nb.queue.file import connect, copy
 from hitl_nb.queue.row import TaskRow, fold
 from hitl_nb.queue.store import Behind, Transaction, event_row, settle, task_row
 from hitl_nb.queue.submit import key_hash
@@ -123,7 +123,7 @@ class DuckDBStore:
         if "\0" in path or Path(path).exists() or not Path(path).parent.is_dir():
             raise BadInput(name="path", value=path, remedy="pass the path of a new file in a folder that exists")
         try:
-            self._alone(self._copy, path.replace("'", "''"))
+            self._alone(self._copy, path)
         except StorageFailed:
             Path(path).unlink(missing_ok=True)
             raise
@@ -317,13 +317,7 @@ class DuckDBStore:
     def _copy(self, target: str, job: Job) -> None:
         self._settle()
         with _told():
-            (name,) = self._connection.execute("SELECT current_database()").fetchone() or ("memory",)
-            quoted = '"' + name.replace('"', '""') + '"'
-            self._connection.execute(f"ATTACH '{target}' AS copy_of_queue")
-            try:
-                self._connection.execute(f"COPY FROM DATABASE {quoted} TO copy_of_queue")
-            finally:
-                self._connection.execute("DETACH copy_of_queue")
+            copy(self._connection, target)
 
     def _copy_tables(self, target: Path, job: Job) -> None:
         self._settle()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import shutil
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import duckdb
 
-from hitl_nb.errors import HitlError, NotAQueue, QueueLocked, QueueReadOnly, QueueTooNew
+from hitl_nb.errors import HitlError, MigrationFailed, NotAQueue, QueueLocked, QueueReadOnly, QueueTooNew
 from hitl_nb.queue.store import statements
 
-#: version of the tables; a file of a newer one is refused
+#: version of the tables that queries.sql makes; older files are brought to it, a file of a newer one is refused
 SCHEMA_VERSION = 1
 #: nothing from outside is code: no downloads, no Python variables as tables; then the door is locked
 SETTINGS = (
@@ -24,13 +27,27 @@ SETTINGS = (
     "SET lock_configuration = true",
 )
 
+_log = logging.getLogger("hitl_nb")
 
-def connect(path: str) -> duckdb.DuckDBPyConnection:
-    """Open or create a queue file and lock the engine's doors.
+
+def migrations() -> dict[int, str]:
+    """Return what brings a file to a schema version from the one before it, by version."""
+    return {int(version): sql for version, sql in statements("migrations.sql").items()}
+
+
+def connect(path: str, steps: Mapping[int, str] | None = None) -> duckdb.DuckDBPyConnection:
+    """Open or create a queue file, bring it to this package's schema version, and lock the engine's doors.
+
+    Parameters
+    ----------
+    path
+        File, or ``:memory:``.
+    steps
+        Migrations by the version that they lead to; by default those of this package.
 
     Raises
     ------
-    QueueLocked, QueueReadOnly, NotAQueue, QueueTooNew
+    QueueLocked, QueueReadOnly, NotAQueue, QueueTooNew, MigrationFailed
         What stands in the way, and the way out.
     """
     try:
@@ -41,7 +58,7 @@ def connect(path: str) -> duckdb.DuckDBPyConnection:
     except duckdb.Error as error:
         raise _cannot_open(path, error) from error
     try:
-        _check_schema(connection, path)
+        _check_schema(connection, path, migrations() if steps is None else steps)
         for setting in SETTINGS:
             connection.execute(setting)
     except BaseException as error:
@@ -89,7 +106,7 @@ def _cannot_open(path: str, error: duckdb.Error) -> HitlError:
     return QueueReadOnly(path=path, reason=first)
 
 
-def _check_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
+def _check_schema(connection: duckdb.DuckDBPyConnection, path: str, steps: Mapping[int, str]) -> None:
     tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     if not tables:
         _create(connection)
@@ -99,8 +116,45 @@ def _check_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     version = int(facts["schema_version"]) if facts.get("schema_version", "").isdecimal() else 0
     if version < 1:
         raise NotAQueue(path=path, reason="its schema version is missing")
-    if version > SCHEMA_VERSION:
-        raise QueueTooNew(path=path, version=version, known=SCHEMA_VERSION)
+    known = max([SCHEMA_VERSION, *steps])
+    if version > known:
+        raise QueueTooNew(path=path, version=version, known=known)
+    if version < known:
+        _migrate(connection, path, {step: steps[step] for step in range(version + 1, known + 1)})
+
+
+def _migrate(connection: duckdb.DuckDBPyConnection, path: str, steps: Mapping[int, str]) -> None:
+    """Take the steps one by one, each whole or not at all; the file as it was is kept beside it."""
+    backup = f"{path}.v{min(steps) - 1}-backup"
+    try:
+        for torn in (f"{backup}.part", f"{backup}.part.wal"):  # by a process that was killed
+            Path(torn).unlink(missing_ok=True)
+        copy(connection, f"{backup}.part")
+        os.replace(f"{backup}.part", backup)
+        for version, sql in steps.items():
+            connection.execute("BEGIN")
+            connection.execute(sql)
+            connection.execute(dialect("set_meta"), {"name": "schema_version", "value": str(version)})
+            connection.execute("COMMIT")
+            connection.execute("CHECKPOINT")
+    except (duckdb.Error, OSError) as error:
+        raise MigrationFailed(path=path, version=max(steps), reason=str(error).splitlines()[0]) from error
+    says = "%s has schema version %d now; %s is the file as it was: delete it once all is well, it forgets nothing"
+    _log.warning(says, path, max(steps), backup)
+
+
+def copy(connection: duckdb.DuckDBPyConnection, target: str) -> None:
+    """Copy a whole open database to a new file, which the same people may read."""
+    here = "SELECT database_name, path FROM duckdb_databases() WHERE database_name = current_database()"
+    [(name, path)] = connection.execute(here).fetchall()
+    quoted = '"' + name.replace('"', '""') + '"'
+    connection.execute("ATTACH '" + target.replace("'", "''") + "' AS copy_of_queue")
+    try:
+        if path is not None:
+            shutil.copymode(path, target)
+        connection.execute(f"COPY FROM DATABASE {quoted} TO copy_of_queue")
+    finally:
+        connection.execute("DETACH copy_of_queue")
 
 
 def _create(connection: duckdb.DuckDBPyConnection) -> None:

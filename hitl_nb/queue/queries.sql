@@ -28,6 +28,9 @@ CREATE TABLE task (
 -- put_meta: Remember a fact about the file.
 INSERT INTO meta VALUES (:name, :value);
 
+-- set_meta: Change a fact about the file.
+UPDATE meta SET value = :value WHERE name = :name;
+
 -- get_meta: Read the facts about the file.
 SELECT name, value FROM meta;
 

@@ -33,9 +33,9 @@ PAGE = 1000
 
 
 @cache
-def statements() -> dict[str, str]:
-    """Return the statements of queries.sql by name, parameters as ``:name``."""
-    text = files("hitl_nb.queue").joinpath("queries.sql").read_text(encoding="utf-8")
+def statements(source: str = "queries.sql") -> dict[str, str]:
+    """Return the statements of an .sql file by name, parameters as ``:name``."""
+    text = files("hitl_nb.queue").joinpath(source).read_text(encoding="utf-8")
     parts = re.split(r"^-- (\w+): .*$", text, flags=re.MULTILINE)[1:]
     return {name: sql.strip().rstrip(";") for name, sql in zip(parts[::2], parts[1::2], strict=True)}
 

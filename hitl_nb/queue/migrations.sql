@@ -1,0 +1,2 @@
+-- What brings a file to a schema version from the one before it: the version, a sentence, statements.
+-- They run in one transaction with the new version number; queries.sql makes a new file as they leave an old one.
