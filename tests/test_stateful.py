@@ -1,13 +1,19 @@
-"""A queue against a plain-Python model of its contract: whatever is called in whatever order, both agree."""
+"""A queue against a plain-Python model of its contract: whatever is called in whatever order, both agree.
+
+In memory; in a file whose owners end and are killed; over HTTP, where they do so in the middle of a call, too.
+"""
 
 import json
+import shutil
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pytest
 from conftest import Clock
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,7 +22,9 @@ from strategies import options
 
 from hitl_nb import HitlError, Reviewer, open_queue
 from hitl_nb.queue import head
+from hitl_nb.queue.http import Line, OwnerGone, RemoteQueue
 from hitl_nb.queue.row import COLUMNS
+from hitl_nb.server import Server
 
 LEASE = timedelta(minutes=10)
 RANK = {"high": 0, "medium": 1, "low": 2}
@@ -222,11 +230,19 @@ class QueueMachine(RuleBasedStateMachine):
         self.usual, head.SHELF = head.SHELF, self.shelf
         self.clock, self.folder = Clock(), tempfile.TemporaryDirectory()
         self.url = self.where()
-        self.queue = open_queue(self.url, clock=self.clock)
+        self.open()
         self.model, self.said = {}, {}
 
     def where(self):
         return ":memory:"
+
+    def open(self):
+        """Open the queue; ``owner`` has the file, ``queue`` is what is called."""
+        self.owner = self.queue = open_queue(self.url, clock=self.clock)
+
+    @property
+    def now(self):
+        return self.owner.now
 
     def both(self, task_id, act, modelled):
         """Call queue and model; both succeed with the same result, or both refuse for the same reason."""
@@ -247,7 +263,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def tick_model(self):
         for task in self.model.values():
-            task.tick(self.clock.time)
+            task.tick(self.now)
 
     @precondition(lambda self: len(self.model) < 3)  # few tasks, so that much happens to each
     @rule(target=tasks, given=options, key=st.none() | st.sampled_from("kl"))
@@ -256,7 +272,7 @@ class QueueMachine(RuleBasedStateMachine):
         task_id = self.queue.submit(**content | given, key=key).task_id
         if key is None or key not in self.said:
             span = given.get("deadline")
-            due = None if span is None else self.clock.time + span
+            due = None if span is None else self.now + span
             assert task_id not in self.model
             self.model[task_id] = Task(
                 order=len(self.model),
@@ -278,7 +294,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.take(who, n, minutes)
 
     def take(self, who, n, minutes):
-        lease, now = timedelta(minutes=minutes), self.clock.time
+        lease, now = timedelta(minutes=minutes), self.now
         self.tick_model()
         fit = [(task_id, task) for task_id, task in self.model.items() if task.claimable_by(who)]
         late = datetime.max
@@ -291,7 +307,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(task_id=tasks, who=people, said=outcomes, attempt=st.none() | st.integers(0, 1), again=st.booleans())
     def resolve(self, task_id, who, said, attempt, again):
-        now, verdict = self.clock.time, str(said)
+        now, verdict = self.now, str(said)
         attempt = None if attempt is None else self.model[task_id].attempt - attempt
         submit_id = f"s{len(self.said)}-{now}-{sum(t.answers for t in self.model.values())}"
         more = {"attempt": attempt, "submit_id": submit_id}
@@ -308,7 +324,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.give_back(task_id, who, skip)
 
     def give_back(self, task_id, who, skip=True):
-        now, reason = self.clock.time, "later" if skip else None
+        now, reason = self.now, "later" if skip else None
         self.both(task_id, lambda: self.queue.release(task_id, who, reason), lambda task: task.release(who, now, skip))
 
     @rule(who=people)
@@ -319,8 +335,8 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(task_id=tasks, who=people)
     def renew(self, task_id, who):
         def modelled(task):
-            task.check_held(who, self.clock.time)
-            task.lease_until = self.clock.time + LEASE
+            task.check_held(who, self.now)
+            task.lease_until = self.now + LEASE
 
         self.both(task_id, lambda: self.queue.renew([task_id], who), modelled)
 
@@ -330,7 +346,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(task_id=tasks, who=people)
     def object(self, task_id, who):
-        now = self.clock.time
+        now = self.now
         self.both(task_id, lambda: self.queue.object(task_id, who, "no"), lambda task: task.object(now))
 
     @rule(task_id=tasks)
@@ -346,6 +362,10 @@ class QueueMachine(RuleBasedStateMachine):
             self.queue.tick()
             self.tick_model()
 
+    @rule(minutes=st.integers(1, 100))
+    def the_clock_is_set_back(self, minutes):
+        self.clock.forward(minutes=-minutes)
+
     @rule(task_id=tasks)
     def replace(self, task_id):
         self.both(task_id, lambda: self.queue.replace(task_id, {"n": 2}, {"label": "c"}), Task.replace)
@@ -359,7 +379,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.both(task_id, lambda: self.queue.reopen(task_id), Task.reopen)
 
     def table(self):
-        rows = self.queue.store.read(lambda tx: tx.rows("tasks_between", after=None, until=None))
+        rows = self.owner.store.read(lambda tx: tx.rows("tasks_between", after=None, until=None))
         return {str(row[0]): dict(zip(COLUMNS, row, strict=True)) for row in rows}
 
     @invariant()
@@ -381,8 +401,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_counters_are_those_of_a_fresh_count(self):
-        kept = self.queue.store.backlog
-        counted, [(due,)] = self.queue.store.read(lambda tx: (tx.rows("backlog"), tx.rows("next_due")))
+        kept = self.owner.store.backlog
+        counted, [(due,)] = self.owner.store.read(lambda tx: (tx.rows("backlog"), tx.rows("next_due")))
         assert dict(+kept.waiting) == {(expertise, priority): count for expertise, priority, count, *_ in counted}
         assert due is None or kept.next_due <= due
 
@@ -398,31 +418,95 @@ class QueueMachine(RuleBasedStateMachine):
             answers = Counter((e["task_id"], e["body"]["number"]) for e in log if e["move"] == "review")
             assert set(answers.values()) <= {1}
             assert sum(answers.values()) == sum(task.answers for task in self.model.values())
-            self.queue.close()
+            self.close()
+
+    def close(self):
+        self.queue.close()
 
 
 class FileMachine(QueueMachine):
-    """The same in a file, which is closed and opened again now and then."""
+    """The same in a file; now and then its owner ends or is killed, and another one opens it."""
 
     shelf = 1000
 
     def where(self):
         return Path(self.folder.name) / "q.duckdb"
 
-    @rule()
-    def reopen_the_file(self):
+    def take_over(self, killed):
+        """Open what the last owner left: a killed one leaves the file and the engine's log as they are just now."""
+        if killed:
+            left = Path(tempfile.mkdtemp(dir=self.folder.name))
+            for part in self.url.parent.glob("q.duckdb*"):
+                shutil.copy(part, left)
+            self.url = left / self.url.name
+        self.owner.close()
+        self.open()
+
+    @rule(killed=st.booleans())
+    def another_owner(self, killed):
         before = self.table(), self.pace(), self.queue.pending(limit=100)
-        self.queue.close()
-        self.queue = open_queue(self.url, clock=self.clock)
+        self.take_over(killed)
         assert (self.table(), self.pace(), self.queue.pending(limit=100)) == before
 
     def pace(self):
         """Return what waits are forecast from; only a silence is heard anew after opening."""
-        backlog = self.queue.store.backlog
-        return list(backlog.recent), self.queue.estimated_wait() is None
+        return list(self.owner.store.backlog.recent), self.owner.estimated_wait() is None
 
 
-TestQueueInMemory = QueueMachine.TestCase
-TestQueueInMemory.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
-TestQueueInAFile = FileMachine.TestCase
-TestQueueInAFile.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
+class Mortal(Line):
+    """A line to an owner that may be killed before it has heard of a call, or before it could answer."""
+
+    def __init__(self, machine):
+        super().__init__(machine.server.endpoint, "a long token")
+        self.machine = machine
+
+    def ask(self, call, message):
+        dies, self.machine.dies = self.machine.dies, None
+        if dies is None:
+            return super().ask(call, message)
+        if dies == "after":
+            with suppress(HitlError):
+                super().ask(call, message)
+        self.machine.take_over(killed=True)
+        raise OwnerGone("killed")
+
+
+class HttpMachine(FileMachine):
+    """The same from another process, as far as the queue can tell; one client sees many owners."""
+
+    def __init__(self):
+        self.dies, self.server = None, None
+        super().__init__()
+        self.queue = RemoteQueue(str(self.url), lambda: Mortal(self))
+
+    def open(self):
+        if self.server is not None:
+            self.server.stop()
+        self.owner = open_queue(self.url, clock=self.clock)
+        self.server = Server(self.owner, "a long token")
+
+    @rule(when=st.sampled_from(["before", "after"]))
+    def the_owner_is_killed_in_the_next_call(self, when):
+        self.dies = when
+
+    def close(self):
+        self.queue.close()
+        self.server.stop()
+        self.owner.close()
+
+
+def case(machine, examples, steps):
+    """Return a test that runs a machine."""
+
+    class Case(machine.TestCase):
+        settings = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
+
+    return Case
+
+
+TestQueueInMemory = case(QueueMachine, 30, 40)
+TestQueueInAFile = case(FileMachine, 12, 30)
+TestQueueOverHttp = case(HttpMachine, 12, 30)
+TestManyQueuesInMemory = pytest.mark.nightly(case(QueueMachine, 800, 50))
+TestManyQueuesInAFile = pytest.mark.nightly(case(FileMachine, 300, 50))
+TestManyQueuesOverHttp = pytest.mark.nightly(case(HttpMachine, 300, 50))
