@@ -90,7 +90,7 @@ class Owner:
     def frame(self, thread):
         rng, step = self.steps(thread)
         while True:
-            step("frame", n=2 * rng.randrange(1, 30))
+            step("frame", n=2 * rng.randrange(1, 10))
 
     def review(self, thread):
         rng, step = self.steps(thread)
