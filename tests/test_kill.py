@@ -155,7 +155,7 @@ def check_whole(queue):
         "a key": [row.key_hash for row in rows if row.key_hash is not None],
     }
     twice = {what: [one for one, n in Counter(found).items() if n > 1] for what, found in once.items()}
-    assert twice == dict.fromkeys(once, [])
+    assert twice == {what: [] for what in once}
     assert len(rows) == sum(e.move == "submit" for e in log)
 
 
@@ -211,7 +211,7 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path):
 def test_500_kills_lose_and_double_nothing(tmp_path):
     with nest() as process:
         hit = sum((play(process, tmp_path / f"{i}", 50) for i in range(10)), Counter())
-    assert {step for step in hit} >= {*AIMS, "release", "renew", "undo", "object", "note", "tick"}
+    assert set(hit) >= {*AIMS, "release", "renew", "undo", "object", "note", "tick"}
 
 
 #: how a build is broken: it answers, and only a moment later it commits
