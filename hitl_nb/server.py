@@ -153,7 +153,8 @@ class Server:
         raise BadInput(name="path", value=f"{method} {path}", remedy="there are /health, /changes and /queue/{call}")
 
     def _health(self) -> bytes:
-        self._requests.queue  # noqa: B018  raises once it is gone
+        if self._requests.queue.closed:
+            raise QueueClosed(path=self._path, reason="it was closed, or stopped after an error of the engine")
         return wire.dump({"path": self._path, "schema": SCHEMA_VERSION, "pid": os.getpid()})
 
     def _do(self, call: str, data: bytes) -> bytes:

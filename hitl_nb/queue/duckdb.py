@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,7 +58,7 @@ class DuckDBStore:
         self._lock = threading.Lock()
         self._watchers: dict[str, list[Callable[[], None]]] = defaultdict(list)
         self._closed: str | None = None
-        self._seq, self._last = 0, datetime.min
+        self._seq, self._last, self._since = 0, datetime.min, 0.0
         #: rows that the task table does not show yet: what it shows, and what it should
         self._behind: dict[str, tuple[TaskRow | None, TaskRow]] = {}
         self._process = os.getpid()
@@ -66,8 +67,11 @@ class DuckDBStore:
 
     @property
     def now(self) -> datetime:
-        """The time, naive UTC; it never steps back behind the last event."""
-        return max(self._clock(), self._last)
+        """The time, naive UTC; where the system's clock was set back, time goes on from the last event."""
+        now = self._clock()
+        if now < self._last and self._clock is utc_now:  # or leases would stand still until it is as late again
+            return self._last + timedelta(seconds=time.monotonic() - self._since)
+        return max(now, self._last)
 
     @property
     def closed(self) -> bool:
@@ -174,7 +178,13 @@ class DuckDBStore:
                 self._settle()
             self._commit([(job, job.work) for job in jobs], self._behind)
             return
-        jobs[0].end(jobs[0].work(jobs[0]))
+        try:
+            with _told():
+                jobs[0].end(jobs[0].work(jobs[0]))
+        except StorageFailed as error:
+            if isinstance(error.__cause__, duckdb.FatalException):  # or the next call would fail for it
+                self._recover(error.__cause__)
+            raise
 
     def _commit_alone(self, work: Callable[[Transaction], T], job: Job) -> T:
         self._settle()
@@ -186,6 +196,7 @@ class DuckDBStore:
         """Run units of work in one transaction of the engine; one that is refused leaves no trace in it."""
         engine = DuckDBEngine(self._connection)
         done: list[tuple[Job, Any, Transaction]] = []
+        refused: list[tuple[Job, BaseException]] = []
         failed: BaseException | None = None
         try:
             self._connection.execute("BEGIN")
@@ -197,23 +208,27 @@ class DuckDBStore:
                 except duckdb.Error:
                     raise
                 except BaseException as error:
-                    job.end(error=error)
+                    refused.append((job, error))  # told after the commit: what it came too late for may yet fail
                 else:
                     self._follow(transaction)
                     done.append((job, result, transaction))
             engine.flush()
             self._connection.execute("COMMIT" if done else "ROLLBACK")
-        except duckdb.Error as error:
+        except Exception as error:
             failed = error
-            done = done if self._recover(error) else []
+            if not self._recover(error):
+                done, refused = [], []
+        for job, reason in refused:
+            job.end(error=reason)
         for job, result, transaction in done:
             job.end(result)
             self._wake(transaction)
         if failed:
-            raise StorageFailed(reason=str(failed).splitlines()[0]) from failed
+            raise StorageFailed(reason=f"{failed}".partition("\n")[0] or repr(failed)) from failed
 
     def _follow(self, transaction: Transaction) -> None:
         """Take what a unit of work did into memory; should its commit fail, everything is loaded anew."""
+        self._since = time.monotonic()  # before the time that it belongs to: others read them
         self._seq, self._last = transaction.seq, max(self._last, transaction.now)
         for task_id, (before, after) in transaction.changed.items():
             self._backlog.moved(before, after, transaction.now)
@@ -270,7 +285,7 @@ class DuckDBStore:
     def _load(self) -> None:
         engine = DuckDBEngine(self._connection)
         self._seq, last = engine.rows("last_seq")[0]
-        self._last = last or datetime.min
+        self._since, self._last = time.monotonic(), last or datetime.min
         self._catch_up(engine)
         self._count()
 
@@ -311,8 +326,14 @@ class DuckDBStore:
         self._backlog.next_due = DuckDBEngine(self._connection).rows("next_due")[0][0]
 
     def _checkpoint(self, job: Job) -> None:
-        with _told(), suppress(duckdb.TransactionException):  # somebody reads; the engine does it later
+        try:
             self._connection.execute("CHECKPOINT")
+        except duckdb.TransactionException:
+            pass  # somebody reads; the engine does it later
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            _log.warning("traces of what was erased stay in %s until it can be written: %s", self.name, reason)
+            self._recover(error)
 
     def _copy(self, target: str, job: Job) -> None:
         self._settle()
