@@ -42,7 +42,6 @@ class Refused(Exception):
 class Task:
     """What the contract says about one task."""
 
-    order: int
     priority: str
     expertise: str | None
     due: datetime | None
@@ -275,7 +274,6 @@ class QueueMachine(RuleBasedStateMachine):
             due = None if span is None else self.now + span
             assert task_id not in self.model
             self.model[task_id] = Task(
-                order=len(self.model),
                 priority=given.get("priority", "medium"),
                 expertise=given.get("expertise"),
                 due=due,
@@ -298,7 +296,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.tick_model()
         fit = [(task_id, task) for task_id, task in self.model.items() if task.claimable_by(who)]
         late = datetime.max
-        fit.sort(key=lambda p: (who.id in p[1].skipped, RANK[p[1].priority], p[1].deadline or late, p[1].order))
+        # ids are in the order of their making, but for those of two owners within one millisecond
+        fit.sort(key=lambda p: (who.id in p[1].skipped, RANK[p[1].priority], p[1].deadline or late, p[0]))
         taken = self.queue.claim(who, n=n, lease=lease)
         assert [task.task_id for task in taken] == [task_id for task_id, _ in fit[:n]]
         for _, task in fit[:n]:
