@@ -150,7 +150,7 @@ class _Opening:
             if line is not None:
                 return line
             if time.monotonic() > until:
-                raise locked
+                raise self._named(locked)
             time.sleep(random.uniform(wait / 2, wait))
             wait = min(2 * wait, 0.3)
 
@@ -163,6 +163,15 @@ class _Opening:
             return queue
         queue.close()
         return None
+
+    def _named(self, locked: QueueLocked) -> QueueLocked:
+        """Say of an owner that shares the file, and lives, that it does not answer."""
+        from hitl_nb.queue import endpoint
+
+        found = endpoint.read(self.path)
+        if found is None or not found.alive or found.pid != locked.values.get("pid"):
+            return locked
+        return QueueLocked(path=self.path, owner=f"{locked.values['owner']}, which does not answer", pid=found.pid)
 
     def _line(self) -> Line | None:
         from hitl_nb.queue import endpoint

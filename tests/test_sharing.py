@@ -633,7 +633,7 @@ def test_what_a_client_cannot_reach_is_an_error_and_not_a_hang(path, owner, monk
     with open_queue(path) as queue:
         kept = endpoint.read(str(path))
         endpoint.beside(str(path)).unlink()
-        queue._lose(queue._reach())
+        queue._reach().close()
         impatient(monkeypatch)
         with pytest.raises(QueueLocked) as error:
             queue.stats()

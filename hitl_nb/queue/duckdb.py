@@ -197,7 +197,7 @@ class DuckDBStore:
         engine = DuckDBEngine(self._connection)
         done: list[tuple[Job, Any, Transaction]] = []
         refused: list[tuple[Job, BaseException]] = []
-        failed: BaseException | None = None
+        before, failed = self._seq, None
         try:
             self._connection.execute("BEGIN")
             for job, work in units:
@@ -216,7 +216,7 @@ class DuckDBStore:
             self._connection.execute("COMMIT" if done else "ROLLBACK")
         except Exception as error:
             failed = error
-            if not self._recover(error):
+            if not self._recover(error) or self._seq == before:
                 done, refused = [], []
         for job, reason in refused:
             job.end(error=reason)

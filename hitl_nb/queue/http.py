@@ -27,8 +27,17 @@ from hitl_nb.queue.request import ONCE, SAFE, Requests
 if TYPE_CHECKING:
     from hitl_nb.queue.frame import FrameSubmission
 
-#: longest time that a call may take before the owner counts as lost, in seconds
+#: how long a call may take before it is asked again, in seconds, if the owner is there; one about a few tasks
+QUICK = 15.0
+#: and one of ``LONG``
 PATIENCE = 300.0
+#: calls that look at everything, or store a frame
+LONG = (
+    "store_frame", "history", "training_frame", "annotations", "export", "backup", "snapshot", "verify", "rebuild",
+    "stats", "_table", "pending", "forget", "tick",
+)  # fmt: skip
+#: how soon an owner says that it is there, in seconds
+ALIVE = 5.0
 #: longest time that a client waits for a change in one request, in seconds
 POLL = 10.0
 #: owners that one call tries
@@ -52,12 +61,13 @@ class Line:
 
     def ask(self, call: str, message: bytes) -> Any:
         """Do one call at the owner."""
-        return wire.load(self._send("POST", f"/queue/{call}", message))
+        seconds = PATIENCE if call in LONG else QUICK
+        return wire.load(self._send("POST", f"/queue/{call}", message, seconds))
 
     def changed(self, task_id: str, after: int | None) -> int:
         """Return the last event of a task once it is later than ``after``, or after a while."""
         asked = {"task_id": task_id, "timeout": POLL} | ({} if after is None else {"after": after})
-        return int(wire.load(self._send("GET", f"/changes?{urlencode(asked)}")))
+        return int(wire.load(self._send("GET", f"/changes?{urlencode(asked)}", seconds=POLL + QUICK)))
 
     def answers(self, seconds: float) -> bool:
         """Whether the owner is there and has this file; one that refuses the token raises ``WrongToken``."""
@@ -158,6 +168,9 @@ class RemoteQueue(ReviewQueue):
     leases again, a submission the same task. *tick*, *deliver*, *rebuild* and all that reads may be done twice.
     *backup* and *snapshot* overwrite nothing: where an owner was killed in the middle of one, its remains are named.
 
+    An owner that lives and does not answer (stopped, or in a long computation that lets no other thread run) is given
+    up with QueueLocked after 40 seconds, or after five minutes where a call may take long; the next call tries again.
+
     Parameters
     ----------
     path
@@ -175,6 +188,8 @@ class RemoteQueue(ReviewQueue):
         self._find = find
         self._lock = threading.Lock()
         self._line: Line | None = None
+        #: when an owner was looked for in vain, by the monotonic clock, and why
+        self._vain: tuple[float, QueueError] | None = None
         self._owned: ReviewQueue | None = None
         self._requests = Requests(lambda: self._owned)
 
@@ -287,13 +302,20 @@ class RemoteQueue(ReviewQueue):
 
     def _reach(self) -> Line | ReviewQueue:
         """Return the line to the owner, or the queue if this process owns it; look for the owner if need be."""
+        begun = time.monotonic()
         with self._lock:
             if self.ended.is_set():
                 raise QueueClosed(path=self.name, reason="it was closed")
             if self._owned is not None:
                 return self._owned
             if self._line is None or self._line.process != os.getpid():
-                found = self._find()
+                if self._vain is not None and self._vain[0] > begun:  # another thread has just looked
+                    raise self._vain[1]
+                try:
+                    found = self._find()
+                except QueueError as error:
+                    self._vain = time.monotonic(), error
+                    raise
                 if isinstance(found, ReviewQueue):
                     self._owned = found
                     return found
@@ -301,10 +323,18 @@ class RemoteQueue(ReviewQueue):
             return self._line
 
     def _lose(self, line: Line | ReviewQueue | None) -> None:
+        """Give up a line, unless its owner is there and only slow."""
+        if not isinstance(line, Line):
+            return
+        with suppress(WrongToken):  # by now somebody else's owner listens there
+            if line.answers(ALIVE):
+                return
+        if self._line is not line:  # another thread gave it up, and may be looking for the owner just now
+            return
         with self._lock:
-            if line is not None and self._line is line:
-                self._line.close()
+            if self._line is line:
                 self._line = None
+                line.close()
 
 
 def _over_the_line(name: str) -> Callable[..., Any]:
