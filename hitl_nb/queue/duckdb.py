@@ -184,11 +184,10 @@ class DuckDBStore:
 
     def _commit(self, units: list[tuple[Job, Callable[[Transaction], Any]]], behind: Behind | None) -> None:
         """Run units of work in one transaction of the engine; one that is refused leaves no trace in it."""
-        engine = DuckDBEngine(self._connection)
+        engine = self._engine
         done: list[tuple[Job, Any, Transaction]] = []
         failed: BaseException | None = None
         try:
-            self._connection.execute("BEGIN")
             for job, work in units:
                 transaction = Transaction(engine, self.now, self._seq, self._backlog, behind, job.check)
                 try:
@@ -201,8 +200,10 @@ class DuckDBStore:
                 else:
                     self._follow(transaction)
                     done.append((job, result, transaction))
-            engine.flush()
-            self._connection.execute("COMMIT" if done else "ROLLBACK")
+            if done:
+                engine.commit()
+            else:
+                engine.rollback()
         except duckdb.Error as error:
             failed = error
             done = done if self._recover(error) else []
@@ -236,11 +237,8 @@ class DuckDBStore:
         if not self._behind:
             return
         try:
-            self._connection.execute("BEGIN")
-            engine = DuckDBEngine(self._connection)
-            settle(engine, self._behind.values())
-            engine.flush()
-            self._connection.execute("COMMIT")
+            settle(self._engine, self._behind.values())
+            self._engine.commit()
         except duckdb.Error as error:
             self._recover(error)
             raise StorageFailed(reason=str(error).splitlines()[0]) from error
@@ -257,7 +255,7 @@ class DuckDBStore:
                 raise error
             else:
                 with suppress(duckdb.TransactionException):  # the engine may have rolled back by itself
-                    self._connection.execute("ROLLBACK")
+                    self._engine.rollback()
                 self._load()
         except (duckdb.Error, HitlError) as fatal:
             self._closed = f"it stopped after an error of the engine: {str(fatal).splitlines()[0]}"
@@ -268,7 +266,7 @@ class DuckDBStore:
         self._load()
 
     def _load(self) -> None:
-        engine = DuckDBEngine(self._connection)
+        self._engine = engine = DuckDBEngine(self._connection)
         self._seq, last = engine.rows("last_seq")[0]
         self._last = last or datetime.min
         self._catch_up(engine)
@@ -289,7 +287,7 @@ class DuckDBStore:
                 self._behind[task_id] = (shown, fold(row, event))
 
     def _count(self, job: Job | None = None) -> None:
-        engine = DuckDBEngine(self._connection)
+        engine = self._engine
         next_due = engine.rows("next_due")[0][0]
         self._backlog = Backlog(engine.rows("backlog"), engine.rows("recent_reviews", n=RECENT), next_due)
         for before, after in self._behind.values():
@@ -308,7 +306,7 @@ class DuckDBStore:
 
     def _look_ahead(self, job: Job) -> None:
         self._settle()
-        self._backlog.next_due = DuckDBEngine(self._connection).rows("next_due")[0][0]
+        self._backlog.next_due = self._engine.rows("next_due")[0][0]
 
     def _checkpoint(self, job: Job) -> None:
         with _told(), suppress(duckdb.TransactionException):  # somebody reads; the engine does it later

@@ -47,6 +47,12 @@ def reads(statement: str) -> frozenset[str]:
 
 
 @cache
+def changes(statement: str) -> bool:
+    """Whether a named statement changes something."""
+    return not statements()[statement].startswith(("SELECT", "WITH"))
+
+
+@cache
 def searching() -> frozenset[str]:
     """Return the statements that search the task table, beyond looking up one id."""
     return frozenset({name for name in statements() if "task" in reads(name)} - {"get_task"})
