@@ -20,6 +20,7 @@ from hitl_nb.payload import parse
 from hitl_nb.queue.backlog import RECENT, Backlog
 from hitl_nb.queue.engine import DuckDBEngine
 from hitl_nb.queue.file import connect
+from hitl_nb.queue.hand import AtHand
 from hitl_nb.queue.row import TaskRow, fold
 from hitl_nb.queue.store import Behind, Transaction, event_row, settle, task_row
 from hitl_nb.queue.submit import key_hash
@@ -189,7 +190,7 @@ class DuckDBStore:
         failed: BaseException | None = None
         try:
             for job, work in units:
-                transaction = Transaction(engine, self.now, self._seq, self._backlog, behind, job.check)
+                transaction = Transaction(engine, self.now, self._seq, self._backlog, behind, job.check, self._hand)
                 try:
                     result = work(transaction)
                     transaction.flush()
@@ -216,6 +217,7 @@ class DuckDBStore:
     def _follow(self, transaction: Transaction) -> None:
         """Take what a unit of work did into memory; should its commit fail, everything is loaded anew."""
         self._seq, self._last = transaction.seq, max(self._last, transaction.now)
+        transaction.follow()
         for task_id, (before, after) in transaction.changed.items():
             self._backlog.moved(before, after, transaction.now)
             shown = self._behind[task_id][0] if task_id in self._behind else before
@@ -287,7 +289,7 @@ class DuckDBStore:
                 self._behind[task_id] = (shown, fold(row, event))
 
     def _count(self, job: Job | None = None) -> None:
-        engine = self._engine
+        engine, self._hand = self._engine, AtHand()
         next_due = engine.rows("next_due")[0][0]
         self._backlog = Backlog(engine.rows("backlog"), engine.rows("recent_reviews", n=RECENT), next_due)
         for before, after in self._behind.values():

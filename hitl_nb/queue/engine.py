@@ -125,7 +125,7 @@ def _all_bound(values: dict[str, Any]) -> dict[str, Any] | None:
 def _bound(name: str, value: Any) -> Any:
     if name == "task_id" and isinstance(value, str):
         return UUID(value)
-    if name == "task_ids":
+    if name in ("task_ids", "whole"):
         return [UUID(task_id) for task_id in value]
     return value
 

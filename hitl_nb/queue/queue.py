@@ -11,9 +11,10 @@ from hitl_nb.display import Shows, Table
 from hitl_nb.payload import digest, name, parse
 from hitl_nb.queue import answer, change, deadline, history, read, submit, summary, upkeep
 from hitl_nb.queue.backlog import Wait
+from hitl_nb.queue.hand import Texts
 from hitl_nb.queue.ids import Array, Ids, one_text
 from hitl_nb.queue.row import TaskRow
-from hitl_nb.queue.store import REQUEST, Store, Transaction, logged_under
+from hitl_nb.queue.store import REQUEST, Store, Transaction, logged_under, payloads
 from hitl_nb.task import Priority, Review, Reviewer, ReviewOutcome, ReviewTask, Status
 
 if TYPE_CHECKING:
@@ -172,14 +173,11 @@ class ReviewQueue(Shows):
         who = Reviewer.of(reviewer)
         self.tick_if_due()
 
-        def work(tx: Transaction) -> list[ReviewTask] | None:
-            rows = answer.claim(tx, who, n, expertise, lease)
-            return None if rows is None else read.as_tasks(tx, rows)
+        def work(tx: Transaction) -> tuple[list[TaskRow], dict[str, Texts]] | None:
+            return answer.claim(tx, who, n, expertise, lease)
 
-        found: list[ReviewTask] | None = self._write(work)
-        if found is None:
-            found = self._write(work, search=True)
-        return found or []
+        rows, texts = self._write(work) or self._write(work, search=True) or ([], {})
+        return [read.as_task(row, payloads(texts[row.task_id], row)) for row in rows]
 
     def resolve(
         self, task_id: str, reviewer: str | Reviewer, outcome: str | ReviewOutcome,
@@ -210,7 +208,7 @@ class ReviewQueue(Shows):
         """
         who, said = Reviewer.of(reviewer), answer.Answer.of(outcome, correction, comment)
         more = {"attempt": attempt, "submit_id": submit_id, "shown": shown}
-        return self._write(lambda tx: answer.resolve(tx, task_id, who, said, **more))
+        return self._write(lambda tx: answer.resolve(tx, task_id, who, said, **more))()
 
     def release(self, task_id: str, reviewer: str | Reviewer, reason: str | None = None) -> None:
         """Give a claimed task back; with a reason it was skipped, and others get it first."""

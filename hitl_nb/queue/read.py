@@ -124,10 +124,8 @@ def as_task(row: TaskRow, found: Mapping[str, Any], reviews: Iterable[Review] = 
 
 def as_tasks(tx: Transaction, rows: list[TaskRow]) -> list[ReviewTask]:
     """Return rows with their payloads, read at once."""
-    by_task: dict[str, list[tuple[int, str, str]]] = {row.task_id: [] for row in rows}
-    for task_id, *rest in tx.rows("get_payloads", task_ids=list(by_task)) if rows else ():
-        by_task[str(task_id)].append((rest[0], rest[1], rest[2]))
-    return [as_task(row, payloads(by_task[row.task_id], row)) for row in rows]
+    texts = tx.texts(row.task_id for row in rows)
+    return [as_task(row, payloads(texts[row.task_id], row)) for row in rows]
 
 
 def get(tx: Transaction, task_id: str) -> ReviewTask:
@@ -178,7 +176,7 @@ def answer_of(tx: Transaction, task_id: str, after: int) -> tuple[TaskRow, Revie
         raise IllegalMove(task_id=task_id, status=row.status, move="wait", remedy=remedy)
     if row.status != Status.REVIEWED or (row.final or 0) <= after:
         return row, None
-    found = payloads(tx.rows("get_payload", task_id=task_id), row)
+    found = payloads(tx.texts([task_id])[task_id], row)
     return row, next(r for r in standing(tx, row, found) if r.number == row.final)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hitl_nb.errors import PayloadErased, TaskNotFound
 from hitl_nb.payload import canonical, digest, parse
+from hitl_nb.queue.hand import AHEAD, MOST_OF_ONE, AtHand, Texts
 from hitl_nb.queue.row import COLUMNS, EVENT_COLUMNS, EventRow, TaskRow, aware, change, difference
 from hitl_nb.task import Move, Status
 
@@ -114,6 +115,7 @@ class Transaction:
         backlog: Backlog,
         behind: Behind | None = None,
         check: Callable[[], None] = lambda: None,
+        hand: AtHand | None = None,
     ) -> None:
         self.engine = engine
         #: stops the work if nobody waits for it any more; long work calls it from time to time
@@ -126,6 +128,8 @@ class Transaction:
         self.now = now
         #: last number of the log
         self.seq = seq
+        #: what need not be read, as it was before
+        self.hand = hand or AtHand()
         #: what waits, as it was before
         self.backlog = backlog
         #: rows it changed: before and after
@@ -160,6 +164,9 @@ class Transaction:
             return self.changed[task_id][1]
         if self.behind and task_id in self.behind:
             return self.behind[task_id][1]
+        held = self.hand.row(task_id)
+        if held is not None:
+            return held
         found = self.tasks("get_task", task_id=task_id) if is_id(task_id) else []
         if not found:
             raise TaskNotFound(task_id=task_id)
@@ -173,10 +180,41 @@ class Transaction:
         PayloadErased
             It was erased on request.
         """
-        found = payloads(self.rows("get_payload", task_id=row.task_id), row)
+        self.refuse_erased(row)
+        return payloads(self.texts([row.task_id])[row.task_id], row)
+
+    def refuse_erased(self, row: TaskRow) -> None:
+        """Stop if the payload of a task was erased."""
         if row.erased_at is not None:
             raise PayloadErased(task_id=row.task_id, when=aware(row.erased_at))
-        return found
+
+    def texts(
+        self, task_ids: Iterable[str], ahead: Callable[[], Iterable[str]] = lambda: ()
+    ) -> dict[str, Texts]:
+        """Return the payload rows of tasks; what is not at hand is read at once, with that of the tasks ``ahead``."""
+        found = {task_id: self.hand.texts(task_id) for task_id in task_ids}
+        missing = [task_id for task_id, texts in found.items() if texts is None]
+        if missing:
+            further = [task_id for task_id in ahead() if self.hand.texts(task_id) is None]
+            read = defaultdict(list)
+            for task_id, *row in self._texts(missing, further if len(missing) < AHEAD else []):
+                read[str(task_id)].append(tuple(row))
+            for task_id, rows in read.items():
+                if all(body is not None for _, _, body in rows):
+                    self.hand.keep(task_id, self.hand.row(task_id), tuple(rows))
+            found |= {task_id: tuple(read[task_id]) for task_id in missing}
+        return {task_id: texts or () for task_id, texts in found.items()}
+
+    def _texts(self, wanted: list[str], further: list[str]) -> list[tuple[Any, ...]]:
+        if not further:
+            return self.rows("get_payloads", task_ids=wanted)
+        return self.rows("get_texts", task_ids=list({*wanted, *further}), whole=wanted, most=MOST_OF_ONE)
+
+    def known(self, submit_id: str) -> list[EventRow]:
+        """Return the event that a client gave an id, if there is one."""
+        numbers = lambda: self.engine.arrow("submit_numbers")["number"].to_numpy()  # noqa: E731
+        may = self.hand.submits.may_hold(submit_id, numbers)
+        return self.events("event_by_submit", submit_id=submit_id) if may else []
 
     def events(self, statement: str, **values: Any) -> list[EventRow]:
         """Run a statement that selects events."""
@@ -227,6 +265,17 @@ class Transaction:
         """Reserve ``n`` numbers of the log and return the first."""
         first, self.seq = self.seq + 1, self.seq + n
         return first
+
+    def follow(self) -> None:
+        """Tell what is at hand of the changes."""
+        stored: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
+        for task_id, *row in self._payloads:
+            stored[task_id].append((row[0], row[1], row[2]))
+        for task_id, (before, after) in self.changed.items():
+            self.hand.moved(before, after, tuple(stored[task_id]))
+        for event in self._events:
+            if event.submit_id is not None:
+                self.hand.submits.add(event.submit_id)
 
     def flush(self) -> None:
         """Hand payloads and events to the engine; the store calls it once, before the commit."""
@@ -309,11 +358,16 @@ def event_row(row: Iterable[Any]) -> EventRow:
     return EventRow(**values | {"task_id": None if task_id is None else str(task_id)})
 
 
-def payloads(rows: Iterable[tuple[int, str, str]], row: TaskRow) -> dict[str, Any]:
+def payloads(rows: Sequence[tuple[int, str, str]], row: TaskRow) -> dict[str, Any]:
     """Return the current version of a task's payload; ``shown`` is its digest, ``answers`` what reviewers wrote."""
     texts = {(kind, version): body for version, kind, body in rows}
     now = dict.fromkeys(("input", "prediction", "score"), row.version) | dict.fromkeys(("key", "subject", "reason"), 1)
     current = {kind: parse(texts[kind, version]) for kind, version in now.items() if (kind, version) in texts}
     said = {key: parse(body) for key, body in texts.items() if key[0] in ("correction", "comment", "remark")}
-    sides = [texts.get((side, row.version), "") for side in ("input", "prediction")]
-    return {**current, "answers": said, "shown": digest(*sides)}
+    return {**current, "answers": said, "shown": shown_of(rows, row)}
+
+
+def shown_of(rows: Sequence[tuple[int, str, str]], row: TaskRow) -> str:
+    """Return the digest of what a reviewer of the current version is shown."""
+    texts = {kind: body for version, kind, body in rows if version == row.version}
+    return digest(texts.get("input", ""), texts.get("prediction", ""))
