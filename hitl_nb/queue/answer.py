@@ -20,12 +20,12 @@ from hitl_nb.errors import (
     UndoRefused,
     plain,
 )
-from hitl_nb.payload import canonical, name, parse
+from hitl_nb.payload import canonical, digest, dump, name, parse
 from hitl_nb.queue import deadline, head
 from hitl_nb.queue.hand import AHEAD, Texts
 from hitl_nb.queue.read import review_of
 from hitl_nb.queue.row import EventRow, TaskRow, aware
-from hitl_nb.queue.store import Transaction, payloads, shown_of
+from hitl_nb.queue.store import Transaction, sides
 from hitl_nb.queue.submit import after
 from hitl_nb.task import Move, Review, Reviewer, ReviewOutcome, Status
 
@@ -74,10 +74,7 @@ def claim(
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_CLAIM:
         raise BadInput(name="n", value=n, remedy=f"claim 1 to {MAX_CLAIM} tasks at once")
     until = after(tx.now, lease, "lease")
-    allowed = list(reviewer.expertise) if expertise is None else [name("expertise", expertise)]
-    if expertise is not None and reviewer.expertise and expertise not in reviewer.expertise:
-        remedy = f"their expertise is {', '.join(reviewer.expertise)}"
-        raise NotQualified(task_id=plain(f"of expertise {expertise!r}"), reviewer=reviewer.id, remedy=remedy)
+    allowed = _allowed(reviewer, expertise)
     found = tx.backlog.head.best(reviewer, allowed, n)
     if found is None and tx.behind is not None:
         return None
@@ -86,13 +83,25 @@ def claim(
     return [_take(tx, row, reviewer, until) for row in rows], texts
 
 
+def _allowed(reviewer: Reviewer, expertise: str | None) -> list[str]:
+    if expertise is None:
+        return list(reviewer.expertise)
+    if reviewer.expertise and expertise not in reviewer.expertise:
+        remedy = f"their expertise is {', '.join(reviewer.expertise)}"
+        raise NotQualified(task_id=plain(f"of expertise {expertise!r}"), reviewer=reviewer.id, remedy=remedy)
+    return [name("expertise", expertise)]
+
+
+def fill(tx: Transaction, reviewer: Reviewer, n: int, expertise: str | None) -> None:
+    """Fill the head of the line, if a claim finds too little there."""
+    allowed = _allowed(reviewer, expertise)
+    if tx.backlog.head.best(reviewer, allowed, n) is None:
+        for one in (None, *allowed):
+            tx.backlog.head.fill(one, tx.tasks("next_tasks", expertise=one, n=head.SHELF))
+
+
 def _searched(tx: Transaction, reviewer: Reviewer, expertise: list[str], n: int) -> list[TaskRow]:
-    """Fill the head of the line; a reviewer to whom none of its tasks can go gets one from behind it."""
-    for one in (None, *expertise):
-        tx.backlog.head.fill(one, tx.tasks("next_tasks", expertise=one, n=head.SHELF))
-    found = tx.backlog.head.best(reviewer, expertise, n)
-    if found is not None:
-        return found
+    """Return what a reviewer gets from behind the head of the line, where nothing can go to them."""
     me = json.dumps(reviewer.id, ensure_ascii=False)
     words = {"expertises": expertise, "answered": f", {me}]", "passed": me}
     return tx.tasks("candidates", **words, adjudicates=reviewer.adjudicates, n=n)
@@ -149,9 +158,7 @@ def _refuse_answered(row: TaskRow) -> None:
         raise AlreadyReviewed(task_id=row.task_id, by=row.reviewer, when=aware(row.reviewed_at))
 
 
-def resolve(
-    tx: Transaction, task_id: str, reviewer: Reviewer, answer: Answer, **more: Any
-) -> Callable[[], Review]:
+def resolve(tx: Transaction, task_id: str, reviewer: Reviewer, answer: Answer, **more: Any) -> Callable[[], Review]:
     """Answer a task; ``more`` holds attempt, submit_id and shown; returns what makes the review, for the caller."""
     submit_id = more["submit_id"]
     repeated = _repeated(tx, task_id, reviewer, answer, submit_id)
@@ -161,7 +168,8 @@ def resolve(
     tx.refuse_erased(row)
     _refuse_answered(row)
     texts = tx.texts([task_id])[task_id]
-    shown = shown_of(texts, row)
+    both = sides(texts, row)
+    shown = digest(*both)
     if more["shown"] not in (None, shown):
         raise ItemChanged(task_id=task_id)
     row = _mine(tx, row, reviewer, more["attempt"])
@@ -182,12 +190,17 @@ def resolve(
     settled = _settle(tx, row, reviewer, answer, texts, about, submit_id)
     if settled.status == Status.PENDING:
         deadline.apply(tx, settled)
-    event = EventRow(
-        seq=tx.seq, task_id=task_id, move="review", at_time=tx.now, actor=reviewer.id, attempt=row.attempt,
-        submit_id=submit_id, body=canonical(about),
-    )  # fmt: skip
-    said = {("correction", number): answer.correction, ("comment", number): answer.comment}
-    return lambda: review_of(event, {key: parse(text) for key, text in said.items() if text}, payloads(texts, row))
+
+    def review() -> Review:
+        event = EventRow(
+            seq=tx.seq, task_id=task_id, move="review", at_time=tx.now, actor=reviewer.id, attempt=row.attempt,
+            submit_id=submit_id, body=dump(about),
+        )  # fmt: skip
+        said = {("correction", number): answer.correction, ("comment", number): answer.comment}
+        parsed = {key: parse(text) for key, text in said.items() if text}
+        return review_of(event, parsed, {"prediction": parse(both[1])} if both[1] else {})
+
+    return review
 
 
 def _mine(tx: Transaction, row: TaskRow, reviewer: Reviewer, attempt: int | None) -> TaskRow:
@@ -273,8 +286,8 @@ def consensus(rule: str, verdicts: dict[int, str]) -> int | None:
     >>> consensus("unanimous", {1: "approve", 2: "reject"}) is None
     True
     """
-    if rule == "adjudicator" and len(verdicts) > 1:
-        return None
+    if len(verdicts) == 1 or rule == "adjudicator":
+        return next(iter(verdicts)) if len(verdicts) == 1 else None
     verdict, count = Counter(verdicts.values()).most_common(1)[0]
     enough = count == len(verdicts) if rule == "unanimous" else 2 * count > len(verdicts)
     return min(n for n, v in verdicts.items() if v == verdict) if enough else None

@@ -94,7 +94,7 @@ class SubmitIds:
             self._sorted = np.unique(load())
         number = _number(submit_id)
         place = np.searchsorted(self._sorted, np.uint64(number))
-        return number in self._new or (place < len(self._sorted) and int(self._sorted[place]) == number)
+        return number in self._new or number in self._sorted[place : place + 1]
 
 
 def _number(submit_id: str) -> int:

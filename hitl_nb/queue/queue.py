@@ -122,13 +122,15 @@ class ReviewQueue(Shows):
             "policy": policy, "group": group, "value": value,
         }  # fmt: skip
 
-        def work(tx: Transaction) -> ReviewTask:
-            task_id = one_text(self.new_ids(1))
-            ready = submit.by_hand(input_data, ai_prediction, task_id=task_id, now=tx.now, **options)
-            row = submit.store(tx, ready)
-            return _shown(row, ready.texts) if row.task_id == task_id else read.get(tx, row.task_id)
+        task_id = one_text(self.new_ids(1))
+        ready = submit.by_hand(input_data, ai_prediction, task_id=task_id, now=self.store.now, **options)
 
-        return self._write(work, search=key is not None)
+        def work(tx: Transaction) -> tuple[TaskRow, ReviewTask | None]:
+            row = submit.store(tx, ready)
+            return row, None if row.task_id == task_id else read.get(tx, row.task_id)
+
+        row, known = self._write(work, search=key is not None)
+        return _shown(row, ready.texts) if known is None else known
 
     def new_ids(self, n: int) -> Array:
         """Return ``n`` new task ids as uint64 of shape (n, 2), in order."""
@@ -176,7 +178,11 @@ class ReviewQueue(Shows):
         def work(tx: Transaction) -> tuple[list[TaskRow], dict[str, Texts]] | None:
             return answer.claim(tx, who, n, expertise, lease)
 
-        rows, texts = self._write(work) or self._write(work, search=True) or ([], {})
+        found = self._write(work)
+        if found is None:  # one of those who wait fills the head of the line for all
+            self._write(lambda tx: answer.fill(tx, who, n, expertise), search=True)
+            found = self._write(work)
+        rows, texts = self._write(work, search=True) or ([], {}) if found is None else found
         return [read.as_task(row, payloads(texts[row.task_id], row)) for row in rows]
 
     def resolve(
@@ -285,7 +291,8 @@ class ReviewQueue(Shows):
         """
         caller = name("caller", to)
         self.tick_if_due()
-        if self._look(lambda tx: read.answer_of(tx, task_id, after))[1] is None:
+        near = self._write(lambda tx: tx.near(task_id) is not None)
+        if not near and self._look(lambda tx: read.answer_of(tx, task_id, after))[1] is None:
             return None
 
         def work(tx: Transaction) -> Review | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -13,9 +13,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hitl_nb.errors import PayloadErased, TaskNotFound
-from hitl_nb.payload import canonical, digest, parse
+from hitl_nb.payload import canonical, digest, dump, parse
 from hitl_nb.queue.hand import AHEAD, MOST_OF_ONE, AtHand, Texts
-from hitl_nb.queue.row import COLUMNS, EVENT_COLUMNS, EventRow, TaskRow, aware, change, difference
+from hitl_nb.queue.row import COLUMNS, EVENT_COLUMNS, EventRow, TaskRow, aware, change, difference, event_values, values
 from hitl_nb.task import Move, Status
 
 if TYPE_CHECKING:
@@ -74,9 +74,10 @@ def settle(engine: Engine, rows: Iterable[tuple[TaskRow | None, TaskRow]]) -> No
     pairs = list(rows)
     new = [after for before, after in pairs if before is None]
     if new:
-        engine.put("task", COLUMNS, [[getattr(row, c) for c in COLUMNS] for row in new])
+        engine.put("task", COLUMNS, [values(row) for row in new])
     old = [(before, after) for before, after in pairs if before is not None]
-    columns = ["task_id", *(c for c in COLUMNS if any(getattr(b, c) != getattr(a, c) for b, a in old))]
+    changed = {c for pair in old for c, b, a in zip(COLUMNS, *map(values, pair), strict=True) if b != a}
+    columns = ["task_id", *(c for c in COLUMNS if c in changed)]
     if len(columns) > 1:
         engine.update(columns, [[getattr(after, c) for c in columns] for _, after in old])
 
@@ -135,9 +136,9 @@ class Transaction:
         #: rows it changed: before and after
         self.changed: dict[str, tuple[TaskRow | None, TaskRow]] = {}
         #: open tasks that came in bulk, by expertise, priority and deadline
-        self.arrived: Counter[tuple[str | None, int, datetime | None]] = Counter()
+        self.arrived: dict[tuple[str | None, int, datetime | None], int] = defaultdict(int)
         self._events: list[EventRow] = []
-        self._payloads: list[tuple[str, int, str, str]] = []
+        self._payloads: dict[str, Texts] = {}
 
     # -- reading
 
@@ -160,17 +161,21 @@ class Transaction:
         TaskNotFound
             No task has this id.
         """
-        if task_id in self.changed:
-            return self.changed[task_id][1]
-        if self.behind and task_id in self.behind:
-            return self.behind[task_id][1]
-        held = self.hand.row(task_id)
-        if held is not None:
-            return held
+        near = self.near(task_id)
+        if near is not None:
+            return near
         found = self.tasks("get_task", task_id=task_id) if is_id(task_id) else []
         if not found:
             raise TaskNotFound(task_id=task_id)
         return found[0]
+
+    def near(self, task_id: str) -> TaskRow | None:
+        """Return a task if it is in memory."""
+        if task_id in self.changed:
+            return self.changed[task_id][1]
+        if self.behind and task_id in self.behind:
+            return self.behind[task_id][1]
+        return self.hand.row(task_id)
 
     def payload(self, row: TaskRow) -> dict[str, Any]:
         """Return the payload of a task as it stands: input, prediction, score, reason, key, subject.
@@ -188,9 +193,7 @@ class Transaction:
         if row.erased_at is not None:
             raise PayloadErased(task_id=row.task_id, when=aware(row.erased_at))
 
-    def texts(
-        self, task_ids: Iterable[str], ahead: Callable[[], Iterable[str]] = lambda: ()
-    ) -> dict[str, Texts]:
+    def texts(self, task_ids: Iterable[str], ahead: Callable[[], Iterable[str]] = lambda: ()) -> dict[str, Texts]:
         """Return the payload rows of tasks; what is not at hand is read at once, with that of the tasks ``ahead``."""
         found = {task_id: self.hand.texts(task_id) for task_id in task_ids}
         missing = [task_id for task_id, texts in found.items() if texts is None]
@@ -224,10 +227,9 @@ class Transaction:
 
     def create(self, row: TaskRow, body: str) -> TaskRow:
         """Add a task; ``body`` is that of its first event."""
-        row = replace(row, created_at=self.now)
+        row = replace(row, created_at=self.now, seq=self.seq + 1)
         numbers = {"confidence": row.confidence, "audit_uniform": row.audit_uniform, "value": row.value}
         self._log("submit", row.task_id, body, **numbers)
-        row = replace(row, seq=self.seq)
         self.changed[row.task_id] = (None, row)
         return row
 
@@ -236,20 +238,19 @@ class Transaction:
     ) -> TaskRow:
         """Change a task by a legal move and log it; ``more`` holds columns, ``actor`` and ``submit_id``."""
         actor, submit_id = more.pop("actor", None), more.pop("submit_id", None)
-        after = change(row, move, to, **more)
-        body = canonical({"set": difference(row, after), **(about or {})}, "event")
+        after = change(row, move, to, seq=self.seq + 1, **more)
+        body = dump({"set": difference(row, after), **(about or {})})
         self._log(str(move), row.task_id, body, actor=actor, submit_id=submit_id, attempt=after.attempt)
         return self._keep(row, after)
 
     def mark(self, row: TaskRow, move: str, **columns: Any) -> TaskRow:
         """Change columns outside the table of moves (an erasure) and log it."""
-        after = replace(row, **columns)
-        self._log(move, row.task_id, canonical({"set": difference(row, after)}, "event"))
+        after = replace(row, seq=self.seq + 1, **columns)
+        self._log(move, row.task_id, dump({"set": difference(row, after)}))
         return self._keep(row, after)
 
     def _keep(self, row: TaskRow, after: TaskRow) -> TaskRow:
         before = self.changed[row.task_id][0] if row.task_id in self.changed else row
-        after = replace(after, seq=self.seq)
         self.changed[row.task_id] = (before, after)
         return after
 
@@ -259,7 +260,7 @@ class Transaction:
 
     def store(self, task_id: str, version: int, kind: str, body: str) -> None:
         """Add a payload row."""
-        self._payloads.append((task_id, version, kind, body))
+        self._payloads[task_id] = (*self._payloads.get(task_id, ()), (version, kind, body))
 
     def take(self, n: int) -> int:
         """Reserve ``n`` numbers of the log and return the first."""
@@ -268,11 +269,8 @@ class Transaction:
 
     def follow(self) -> None:
         """Tell what is at hand of the changes."""
-        stored: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
-        for task_id, *row in self._payloads:
-            stored[task_id].append((row[0], row[1], row[2]))
         for task_id, (before, after) in self.changed.items():
-            self.hand.moved(before, after, tuple(stored[task_id]))
+            self.hand.moved(before, after, self._payloads.get(task_id, ()))
         for event in self._events:
             if event.submit_id is not None:
                 self.hand.submits.add(event.submit_id)
@@ -281,10 +279,10 @@ class Transaction:
         """Hand payloads and events to the engine; the store calls it once, before the commit."""
         self.check()
         if self._payloads:
-            self.engine.put("payload", ("task_id", "version", "kind", "body"), self._payloads)
+            rows = [(task_id, *row) for task_id, stored in self._payloads.items() for row in stored]
+            self.engine.put("payload", ("task_id", "version", "kind", "body"), rows)
         if self._events:
-            rows = [[getattr(event, c) for c in EVENT_COLUMNS] for event in self._events]
-            self.engine.put("event", EVENT_COLUMNS, rows)
+            self.engine.put("event", EVENT_COLUMNS, [event_values(event) for event in self._events])
 
     def _log(self, move: str, task_id: str | None, body: str, **columns: Any) -> None:
         self.seq += 1
@@ -364,10 +362,10 @@ def payloads(rows: Sequence[tuple[int, str, str]], row: TaskRow) -> dict[str, An
     now = dict.fromkeys(("input", "prediction", "score"), row.version) | dict.fromkeys(("key", "subject", "reason"), 1)
     current = {kind: parse(texts[kind, version]) for kind, version in now.items() if (kind, version) in texts}
     said = {key: parse(body) for key, body in texts.items() if key[0] in ("correction", "comment", "remark")}
-    return {**current, "answers": said, "shown": shown_of(rows, row)}
+    return {**current, "answers": said, "shown": digest(*sides(rows, row))}
 
 
-def shown_of(rows: Sequence[tuple[int, str, str]], row: TaskRow) -> str:
-    """Return the digest of what a reviewer of the current version is shown."""
+def sides(rows: Sequence[tuple[int, str, str]], row: TaskRow) -> tuple[str, str]:
+    """Return the texts of the current input and prediction, whose digest says what a reviewer was shown."""
     texts = {kind: body for version, kind, body in rows if version == row.version}
-    return digest(texts.get("input", ""), texts.get("prediction", ""))
+    return texts.get("input", ""), texts.get("prediction", "")
