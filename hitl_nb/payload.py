@@ -47,16 +47,16 @@ def canonical(value: Any, where: str = "payload") -> str:
     >>> canonical({"b": float("nan"), "a": b"\x00"})
     '{"a":{"$bytes":"AA=="},"b":{"$float":"nan"}}'
     """
-    text = _dump(encode(value, where, 0))
+    text = dump(encode(value, where, 0))
     if len(text) * 4 > MAX_FIELD_BYTES:  # four bytes at most for a character
         check_size(text, where, MAX_PAYLOAD_BYTES)
         for key, part in value.items() if isinstance(value, Mapping) else [("", value)]:
-            check_size(_dump(encode(part, where, 0)), f"{where}.{key}" if key else where, MAX_FIELD_BYTES)
+            check_size(dump(encode(part, where, 0)), f"{where}.{key}" if key else where, MAX_FIELD_BYTES)
     return text
 
 
-def _dump(encoded: Any) -> str:
-    return json.dumps(encoded, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+#: the canonical text of what JSON holds
+dump = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
 def check_size(text: str, where: str, limit: int) -> None:
@@ -90,7 +90,7 @@ def parse(text: str) -> Any:
     {'x': [1, 2.5, None]}
     """
     try:
-        return _decode(json.loads(text, parse_constant=_no_json))
+        return _decode(_load(text))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         remedy = f"this is no canonical text ({error}); restore it from a backup"
         raise BadInput(name="stored text", value=text, remedy=remedy) from None
@@ -160,6 +160,9 @@ def _special(value: Any, where: str) -> Any:
 
 def _no_json(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
+
+
+_load = json.JSONDecoder(parse_constant=_no_json).decode
 
 
 def _decode(value: Any) -> Any:

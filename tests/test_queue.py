@@ -469,7 +469,7 @@ def test_a_task_that_does_not_exist_is_not_found(queue, ask, wrong):
     calls = [
         lambda: queue.get(wrong),
         lambda: queue.explain(wrong),
-        lambda: queue.told(wrong),
+        lambda: queue.told([wrong]),
         lambda: queue.resolve(wrong, "ann", "approve"),
         lambda: queue.release(wrong, "ann"),
         lambda: queue.renew([wrong], "ann"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,11 +20,12 @@ from hitl_nb.errors import (
     UndoRefused,
     plain,
 )
-from hitl_nb.payload import canonical, name, parse
+from hitl_nb.payload import canonical, digest, dump, name, parse
 from hitl_nb.queue import deadline, head
+from hitl_nb.queue.hand import AHEAD, Texts
 from hitl_nb.queue.read import review_of
 from hitl_nb.queue.row import EventRow, TaskRow, aware
-from hitl_nb.queue.store import Transaction
+from hitl_nb.queue.store import Transaction, sides
 from hitl_nb.queue.submit import after
 from hitl_nb.task import Move, Review, Reviewer, ReviewOutcome, Status
 
@@ -66,29 +67,41 @@ class Answer:
         return f"{self.outcome} {self.correction or ''}"
 
 
-def claim(tx: Transaction, reviewer: Reviewer, n: int, expertise: str | None, lease: timedelta) -> list[TaskRow] | None:
+def claim(
+    tx: Transaction, reviewer: Reviewer, n: int, expertise: str | None, lease: timedelta
+) -> tuple[list[TaskRow], dict[str, Texts]] | None:
     """Take the best ``n`` tasks for a while; None if it takes a search and the task table is not settled."""
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_CLAIM:
         raise BadInput(name="n", value=n, remedy=f"claim 1 to {MAX_CLAIM} tasks at once")
     until = after(tx.now, lease, "lease")
-    allowed = list(reviewer.expertise) if expertise is None else [name("expertise", expertise)]
-    if expertise is not None and reviewer.expertise and expertise not in reviewer.expertise:
-        remedy = f"their expertise is {', '.join(reviewer.expertise)}"
-        raise NotQualified(task_id=plain(f"of expertise {expertise!r}"), reviewer=reviewer.id, remedy=remedy)
+    allowed = _allowed(reviewer, expertise)
     found = tx.backlog.head.best(reviewer, allowed, n)
     if found is None and tx.behind is not None:
         return None
     rows = _searched(tx, reviewer, allowed, n) if found is None else found
-    return [_take(tx, row, reviewer, until) for row in rows]
+    texts = tx.texts([row.task_id for row in rows], lambda: tx.backlog.head.ahead(allowed, AHEAD))
+    return [_take(tx, row, reviewer, until) for row in rows], texts
+
+
+def _allowed(reviewer: Reviewer, expertise: str | None) -> list[str]:
+    if expertise is None:
+        return list(reviewer.expertise)
+    if reviewer.expertise and expertise not in reviewer.expertise:
+        remedy = f"their expertise is {', '.join(reviewer.expertise)}"
+        raise NotQualified(task_id=plain(f"of expertise {expertise!r}"), reviewer=reviewer.id, remedy=remedy)
+    return [name("expertise", expertise)]
+
+
+def fill(tx: Transaction, reviewer: Reviewer, n: int, expertise: str | None) -> None:
+    """Fill the head of the line, if a claim finds too little there."""
+    allowed = _allowed(reviewer, expertise)
+    if tx.backlog.head.best(reviewer, allowed, n) is None:
+        for one in (None, *allowed):
+            tx.backlog.head.fill(one, tx.tasks("next_tasks", expertise=one, n=head.SHELF))
 
 
 def _searched(tx: Transaction, reviewer: Reviewer, expertise: list[str], n: int) -> list[TaskRow]:
-    """Fill the head of the line; a reviewer to whom none of its tasks can go gets one from behind it."""
-    for one in (None, *expertise):
-        tx.backlog.head.fill(one, tx.tasks("next_tasks", expertise=one, n=head.SHELF))
-    found = tx.backlog.head.best(reviewer, expertise, n)
-    if found is not None:
-        return found
+    """Return what a reviewer gets from behind the head of the line, where nothing can go to them."""
     me = json.dumps(reviewer.id, ensure_ascii=False)
     words = {"expertises": expertise, "answered": f", {me}]", "passed": me}
     return tx.tasks("candidates", **words, adjudicates=reviewer.adjudicates, n=n)
@@ -145,16 +158,19 @@ def _refuse_answered(row: TaskRow) -> None:
         raise AlreadyReviewed(task_id=row.task_id, by=row.reviewer, when=aware(row.reviewed_at))
 
 
-def resolve(tx: Transaction, task_id: str, reviewer: Reviewer, answer: Answer, **more: Any) -> Review:
-    """Answer a task; ``more`` holds attempt, submit_id and shown."""
+def resolve(tx: Transaction, task_id: str, reviewer: Reviewer, answer: Answer, **more: Any) -> Callable[[], Review]:
+    """Answer a task; ``more`` holds attempt, submit_id and shown; returns what makes the review, for the caller."""
     submit_id = more["submit_id"]
     repeated = _repeated(tx, task_id, reviewer, answer, submit_id)
     if repeated is not None:
-        return repeated
+        return lambda: repeated
     row = tx.task(task_id)
-    found = tx.payload(row)
+    tx.refuse_erased(row)
     _refuse_answered(row)
-    if more["shown"] is not None and more["shown"] != found["shown"]:
+    texts = tx.texts([task_id])[task_id]
+    both = sides(texts, row)
+    shown = digest(*both)
+    if more["shown"] not in (None, shown):
         raise ItemChanged(task_id=task_id)
     row = _mine(tx, row, reviewer, more["attempt"])
     number = row.answers + 1
@@ -164,22 +180,27 @@ def resolve(tx: Transaction, task_id: str, reviewer: Reviewer, answer: Answer, *
     about = {
         "outcome": str(answer.outcome),
         "number": number,
-        "shown": found["shown"],
+        "shown": shown,
         "version": row.version,
         "adjudication": row.came_from == Status.DISPUTED,
         "correction": number if answer.correction else None,
         "comment": number if answer.comment else None,
         "claimed_at": None if row.claimed_at is None else row.claimed_at.isoformat(),
     }
-    settled = _settle(tx, row, reviewer, answer, found, about, submit_id)
+    settled = _settle(tx, row, reviewer, answer, texts, about, submit_id)
     if settled.status == Status.PENDING:
         deadline.apply(tx, settled)
-    event = EventRow(
-        seq=tx.seq, task_id=task_id, move="review", at_time=tx.now, actor=reviewer.id, attempt=row.attempt,
-        submit_id=submit_id, body=canonical(about),
-    )  # fmt: skip
-    said = {("correction", number): answer.correction, ("comment", number): answer.comment}
-    return review_of(event, {key: parse(text) for key, text in said.items() if text}, found)
+
+    def review() -> Review:
+        event = EventRow(
+            seq=tx.seq, task_id=task_id, move="review", at_time=tx.now, actor=reviewer.id, attempt=row.attempt,
+            submit_id=submit_id, body=dump(about),
+        )  # fmt: skip
+        said = {("correction", number): answer.correction, ("comment", number): answer.comment}
+        parsed = {key: parse(text) for key, text in said.items() if text}
+        return review_of(event, parsed, {"prediction": parse(both[1])} if both[1] else {})
+
+    return review
 
 
 def _mine(tx: Transaction, row: TaskRow, reviewer: Reviewer, attempt: int | None) -> TaskRow:
@@ -214,7 +235,7 @@ def _qualified(row: TaskRow, reviewer: Reviewer) -> None:
 
 
 def _settle(
-    tx: Transaction, row: TaskRow, reviewer: Reviewer, answer: Answer, found: dict[str, Any], about: dict[str, Any],
+    tx: Transaction, row: TaskRow, reviewer: Reviewer, answer: Answer, texts: Texts, about: dict[str, Any],
     submit_id: str | None,
 ) -> TaskRow:  # fmt: skip
     """Log the answer; where enough have come, one of them holds, or the task is disputed."""
@@ -224,7 +245,7 @@ def _settle(
     if row.came_from == Status.DISPUTED:
         to, final = Status.REVIEWED, number
     elif len(standing) >= row.reviews_required:
-        verdicts = {n: v for n, v in _verdicts(tx, row, found).items() if n in [k for k, _ in standing]}
+        verdicts = {n: v for n, v in _verdicts(tx, row, texts).items() if n in [k for k, _ in standing]}
         final = consensus(row.consensus, {**verdicts, number: answer.verdict})
         to = Status.DISPUTED if final is None else Status.REVIEWED
     holds = {} if final is None else _holding(tx, row, final, number, reviewer, answer)
@@ -249,14 +270,12 @@ def _reviews(tx: Transaction, row: TaskRow) -> list[EventRow]:
     return [event for event in tx.events("events_of", task_id=row.task_id) if event.move == "review"]
 
 
-def _verdicts(tx: Transaction, row: TaskRow, found: dict[str, Any]) -> dict[int, str]:
+def _verdicts(tx: Transaction, row: TaskRow, found: Texts) -> dict[int, str]:
     if row.answers == 0:
         return {}
     facts = [event.facts for event in _reviews(tx, row)]
-    said = found["answers"]
-    corrections = {f["number"]: said.get(("correction", f["number"])) for f in facts}
-    texts = {n: "" if c is None else canonical(c) for n, c in corrections.items()}
-    return {f["number"]: f"{f['outcome']} {texts[f['number']]}" for f in facts}
+    corrections = {version: body for version, kind, body in found if kind == "correction"}
+    return {f["number"]: f"{f['outcome']} {corrections.get(f['number'], '')}" for f in facts}
 
 
 def consensus(rule: str, verdicts: dict[int, str]) -> int | None:
@@ -267,8 +286,8 @@ def consensus(rule: str, verdicts: dict[int, str]) -> int | None:
     >>> consensus("unanimous", {1: "approve", 2: "reject"}) is None
     True
     """
-    if rule == "adjudicator" and len(verdicts) > 1:
-        return None
+    if len(verdicts) == 1 or rule == "adjudicator":
+        return next(iter(verdicts)) if len(verdicts) == 1 else None
     verdict, count = Counter(verdicts.values()).most_common(1)[0]
     enough = count == len(verdicts) if rule == "unanimous" else 2 * count > len(verdicts)
     return min(n for n, v in verdicts.items() if v == verdict) if enough else None
@@ -280,7 +299,7 @@ def _repeated(
     if submit_id is None:
         return None
     name("submit_id", submit_id)
-    known = tx.events("event_by_submit", submit_id=submit_id)
+    known = tx.known(submit_id)
     if not known:
         return None
     event = known[0]
@@ -297,7 +316,7 @@ def _repeated(
 def undo(tx: Transaction, task_id: str, reviewer: Reviewer) -> TaskRow:
     """Take the reviewer's own answer back, unless somebody acted on it."""
     row = tx.task(task_id)
-    tx.payload(row)  # an erased one could not be answered again
+    tx.refuse_erased(row)  # an erased one could not be answered again
     standing = json.loads(row.standing)
     mine = [pair for pair in standing if pair[1] == reviewer.id]
     if not mine:
@@ -322,7 +341,7 @@ def object_(tx: Transaction, task_id: str, reviewer: Reviewer, comment: str) -> 
     row = tx.task(task_id)
     if not isinstance(comment, str) or not comment.strip():
         raise BadInput(name="comment", value=comment, remedy="say in words what is wrong")
-    tx.payload(row)  # an erased one cannot be judged again
+    tx.refuse_erased(row)  # an erased one cannot be judged again
     said = _say(tx, row, comment) if row.status == Status.REVIEWED else {}
     passed = row.due_at is not None and row.due_at <= tx.now  # it was answered in time
     due = None if passed else row.due_at

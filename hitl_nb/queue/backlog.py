@@ -132,7 +132,7 @@ class Backlog:
                 self._arrived(_minutes(after.created_at), after.expertise, after.priority)
         elif after.attempt > before.attempt or after.answers > before.answers:
             self._heard[before.expertise] = _minutes(now)
-        if after.answers > (before.answers if before else 0):
+        if after.answers > (before.answers if before else 0) and after.reviewers:  # none: it was undone meanwhile
             when, claimed = after.reviewed_at or now, after.claimed_at or now
             created = after.created_at if after.answers == 1 else claimed
             self._answered(after.expertise, after.reviewers[-1], created, claimed, when)

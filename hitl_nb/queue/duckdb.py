@@ -21,6 +21,7 @@ from hitl_nb.payload import parse
 from hitl_nb.queue.backlog import RECENT, Backlog
 from hitl_nb.queue.engine import DuckDBEngine
 from hitl_nb.queue.file import connect, copy
+from hitl_nb.queue.hand import AtHand
 from hitl_nb.queue.row import TaskRow, fold
 from hitl_nb.queue.store import Behind, Transaction, event_row, settle, task_row
 from hitl_nb.queue.submit import key_hash
@@ -194,14 +195,13 @@ class DuckDBStore:
 
     def _commit(self, units: list[tuple[Job, Callable[[Transaction], Any]]], behind: Behind | None) -> None:
         """Run units of work in one transaction of the engine; one that is refused leaves no trace in it."""
-        engine = DuckDBEngine(self._connection)
+        engine = self._engine
         done: list[tuple[Job, Any, Transaction]] = []
         refused: list[tuple[Job, BaseException]] = []
         before, failed = self._seq, None
         try:
-            self._connection.execute("BEGIN")
             for job, work in units:
-                transaction = Transaction(engine, self.now, self._seq, self._backlog, behind, job.check)
+                transaction = Transaction(engine, self.now, self._seq, self._backlog, behind, job.check, self._hand)
                 try:
                     result = work(transaction)
                     transaction.flush()
@@ -212,8 +212,10 @@ class DuckDBStore:
                 else:
                     self._follow(transaction)
                     done.append((job, result, transaction))
-            engine.flush()
-            self._connection.execute("COMMIT" if done else "ROLLBACK")
+            if done:
+                engine.commit()
+            else:
+                engine.rollback()
         except Exception as error:
             failed = error
             if not self._recover(error) or self._seq == before:
@@ -230,6 +232,7 @@ class DuckDBStore:
         """Take what a unit of work did into memory; should its commit fail, everything is loaded anew."""
         self._since = time.monotonic()  # before the time that it belongs to: others read them
         self._seq, self._last = transaction.seq, max(self._last, transaction.now)
+        transaction.follow()
         for task_id, (before, after) in transaction.changed.items():
             self._backlog.moved(before, after, transaction.now)
             shown = self._behind[task_id][0] if task_id in self._behind else before
@@ -251,11 +254,8 @@ class DuckDBStore:
         if not self._behind:
             return
         try:
-            self._connection.execute("BEGIN")
-            engine = DuckDBEngine(self._connection)
-            settle(engine, self._behind.values())
-            engine.flush()
-            self._connection.execute("COMMIT")
+            settle(self._engine, self._behind.values())
+            self._engine.commit()
         except duckdb.Error as error:
             self._recover(error)
             raise StorageFailed(reason=str(error).splitlines()[0]) from error
@@ -272,7 +272,7 @@ class DuckDBStore:
                 raise error
             else:
                 with suppress(duckdb.TransactionException):  # the engine may have rolled back by itself
-                    self._connection.execute("ROLLBACK")
+                    self._engine.rollback()
                 self._load()
         except (duckdb.Error, HitlError) as fatal:
             self._closed = f"it stopped after an error of the engine: {str(fatal).splitlines()[0]}"
@@ -283,7 +283,7 @@ class DuckDBStore:
         self._load()
 
     def _load(self) -> None:
-        engine = DuckDBEngine(self._connection)
+        self._engine = engine = DuckDBEngine(self._connection)
         self._seq, last = engine.rows("last_seq")[0]
         self._since, self._last = time.monotonic(), last or datetime.min
         self._catch_up(engine)
@@ -304,7 +304,7 @@ class DuckDBStore:
                 self._behind[task_id] = (shown, fold(row, event))
 
     def _count(self, job: Job | None = None) -> None:
-        engine = DuckDBEngine(self._connection)
+        engine, self._hand = self._engine, AtHand()
         reviews, arrivals = (engine.rows(f"recent_{what}", n=RECENT) for what in ("reviews", "arrivals"))
         self._backlog = Backlog(engine.rows("backlog"), reviews, arrivals, engine.rows("next_due")[0][0])
         for before, after in self._behind.values():
@@ -323,7 +323,7 @@ class DuckDBStore:
 
     def _look_ahead(self, job: Job) -> None:
         self._settle()
-        self._backlog.next_due = DuckDBEngine(self._connection).rows("next_due")[0][0]
+        self._backlog.next_due = self._engine.rows("next_due")[0][0]
 
     def _checkpoint(self, job: Job) -> None:
         try:

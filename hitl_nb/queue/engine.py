@@ -11,27 +11,37 @@ import pandas as pd  # noqa: F401  pyarrow asks for it at its first array, and a
 import pyarrow as pa
 
 from hitl_nb.queue.file import dialect
-from hitl_nb.queue.store import reads
+from hitl_nb.queue.store import changes, reads
 
 #: rows up to which parameters are faster than an Arrow batch
 FEW = 16
+#: a table with the columns that are written
+Place = tuple[str, tuple[str, ...]]
 
 
 class DuckDBEngine:
-    """One connection; rows that are put wait until their table is read, so that many units of work share an insert."""
+    """One connection; rows that are put wait until their table is read or the commit, so that many share an insert.
+
+    A transaction begins with the first change that is not the only one: a single insert commits itself.
+    """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
-        self._waiting: dict[tuple[str, tuple[str, ...]], list[Sequence[Any]]] = {}
+        self._waiting: dict[Place, list[Sequence[Any]]] = {}
+        self._appenders: dict[Place, Any] = {}
+        self._parsed: dict[str, Any] = {}
+        self._begun = False
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """Run a named statement and return its rows."""
-        self.flush(reads(statement))
-        return self.connection.execute(dialect(statement), _all_bound(values)).fetchall()
+        self._prepare(statement)
+        if statement not in self._parsed:
+            [self._parsed[statement]] = self.connection.extract_statements(dialect(statement))
+        return self.connection.execute(self._parsed[statement], _all_bound(values)).fetchall()
 
     def arrow(self, statement: str, given: pa.Table | None = None, **values: Any) -> pa.Table:
         """Run a named statement and return an Arrow table; it finds rows of the caller's as the table ``given``."""
-        self.flush(reads(statement))
+        self._prepare(statement)
         if given is None:
             return self.connection.sql(dialect(statement), params=_all_bound(values)).to_arrow_table()
         self.connection.register("given", given)
@@ -44,35 +54,59 @@ class DuckDBEngine:
         """Append rows, at the latest before their table is read or changed."""
         self._waiting.setdefault((table, tuple(columns)), []).extend(rows)
 
-    def flush(self, tables: Collection[str] = ("payload", "event", "task")) -> None:
-        """Write the rows that wait for some tables: a few as parameters, more as one Arrow batch."""
-        for table, columns in [place for place in self._waiting if place[0] in tables]:
-            rows = self._waiting.pop((table, columns))
-            try:
-                self._insert(table, columns, rows)
-            except pa.ArrowException as error:
-                raise duckdb.ConversionException(str(error)) from error
+    def commit(self) -> None:
+        """Store all that was put and changed."""
+        if len(self._waiting) > 1:
+            self._begin()
+        self._flush()
+        if self._begun:
+            self.connection.execute("COMMIT")
+        self._begun = False
 
-    def _insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        if len(rows) > FEW:
-            self._insert_arrow(table, _arrow(columns, rows))
-            return
-        marks = ", ".join(["(" + ", ".join("?" * len(columns)) + ")"] * len(rows))
-        values = [_bound(column, value) for row in rows for column, value in zip(columns, row, strict=True)]
-        self.connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES {marks}", values)
+    def rollback(self) -> None:
+        """Forget all that was put and changed."""
+        self._waiting.clear()
+        if self._begun:
+            self.connection.execute("ROLLBACK")
+        self._begun = False
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self.connection.execute("BEGIN")
+        self._begun = True
+
+    def _prepare(self, statement: str) -> None:
+        """Write the rows that a statement would see; begin a transaction before it changes something."""
+        if changes(statement) or any(table in reads(statement) for table, _ in self._waiting):
+            self._begin()
+            self._flush(reads(statement))
+
+    def _flush(self, tables: Collection[str] | None = None) -> None:
+        """Write the rows that wait, for some tables or for all."""
+        for place in [place for place in self._waiting if tables is None or place[0] in tables]:
+            rows = self._waiting.pop(place)
+            if place not in self._appenders:
+                self._appenders[place] = self.connection.appender(place[0], columns=list(place[1]))
+            try:
+                self._appenders[place].append_rows(rows)
+                self._appenders[place].flush()
+            except Exception as error:
+                self._appenders[place].clear()
+                if isinstance(error, duckdb.Error):
+                    raise
+                raise duckdb.ConversionException(str(error)) from error
 
     def put_arrow(self, table: str, data: pa.Table) -> None:
         """Append an Arrow table."""
-        self.flush([table])
-        self._insert_arrow(table, data)
-
-    def _insert_arrow(self, table: str, data: pa.Table) -> None:
+        self._begin()
+        self._flush([table])
         columns = ", ".join(data.column_names)
         self._with(data, f"INSERT INTO {table} ({columns}) SELECT {columns} FROM batch")
 
     def update(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Set columns of the task table by id."""
-        self.flush(["task"])
+        self._begin()
+        self._flush(["task"])
         if len(rows) > FEW:
             sets = ", ".join(f"{c} = batch.{c}" for c in columns[1:])
             where = "WHERE task.task_id = CAST(batch.task_id AS UUID)"
@@ -97,7 +131,7 @@ def _all_bound(values: dict[str, Any]) -> dict[str, Any] | None:
 def _bound(name: str, value: Any) -> Any:
     if name == "task_id" and isinstance(value, str):
         return UUID(value)
-    if name == "task_ids":
+    if name in ("task_ids", "whole"):
         return [UUID(task_id) for task_id in value]
     return value
 

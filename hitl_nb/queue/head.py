@@ -7,6 +7,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from heapq import merge
+from itertools import islice
 
 from hitl_nb.queue.row import TaskRow
 from hitl_nb.task import Reviewer, Status
@@ -66,6 +67,11 @@ class Head:
     def clear(self, expertise: str | None) -> None:
         """Know nothing of an expertise any more, since many tasks came at once."""
         self._shelves.pop(expertise, None)
+
+    def ahead(self, expertise: Iterable[str], n: int) -> list[str]:
+        """Return the ids of the first ``n`` tasks on some shelves."""
+        shelves = [self._shelves[one].rows for one in (None, *expertise) if one in self._shelves]
+        return [row.task_id for _, row in islice(merge(*shelves), n)]
 
     def best(self, reviewer: Reviewer, expertise: Iterable[str], n: int) -> list[TaskRow] | None:
         """Return the ``n`` best tasks for a reviewer, those that they skipped last; None if it takes a search."""

@@ -49,6 +49,10 @@ SELECT * FROM task WHERE task_id = ANY(:task_ids);
 -- get_payload: All payloads of one task.
 SELECT version, kind, body FROM payload WHERE task_id = :task_id;
 
+-- get_texts: Payloads of some tasks; a text over ``most`` bytes is left out unless its whole task is wanted.
+SELECT task_id, version, kind, CASE WHEN strlen(body) <= :most OR list_contains(:whole, task_id) THEN body END
+FROM payload WHERE task_id = ANY(:task_ids);
+
 -- get_payloads: All payloads of several tasks.
 SELECT task_id, version, kind, body FROM payload WHERE task_id = ANY(:task_ids);
 
@@ -88,6 +92,9 @@ WHERE kind = 'key' AND (:after IS NULL OR task_id > :after) AND (:until IS NULL 
 
 -- event_by_submit: The answer that a client gave under an id.
 SELECT * FROM event WHERE submit_id = :submit_id LIMIT 1;
+
+-- submit_numbers: A number for each id under which a client changed something.
+SELECT md5_number_lower(submit_id) AS number FROM event WHERE submit_id IS NOT NULL;
 
 -- events_of_request: What a client's request has logged.
 SELECT * FROM event WHERE submit_id = :request ORDER BY seq;

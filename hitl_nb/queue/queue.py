@@ -11,9 +11,10 @@ from hitl_nb.display import Shows, Table
 from hitl_nb.payload import digest, name, parse
 from hitl_nb.queue import answer, change, deadline, history, read, submit, summary, upkeep
 from hitl_nb.queue.backlog import Wait
+from hitl_nb.queue.hand import Texts
 from hitl_nb.queue.ids import Array, Ids, one_text
 from hitl_nb.queue.row import TaskRow
-from hitl_nb.queue.store import REQUEST, Store, Transaction, logged_under
+from hitl_nb.queue.store import REQUEST, Store, Transaction, logged_under, payloads
 from hitl_nb.task import Priority, Review, Reviewer, ReviewOutcome, ReviewTask, Status
 
 if TYPE_CHECKING:
@@ -121,13 +122,15 @@ class ReviewQueue(Shows):
             "policy": policy, "group": group, "value": value,
         }  # fmt: skip
 
-        def work(tx: Transaction) -> ReviewTask:
-            task_id = one_text(self.new_ids(1))
-            ready = submit.by_hand(input_data, ai_prediction, task_id=task_id, now=tx.now, **options)
-            row = submit.store(tx, ready)
-            return _shown(row, ready.texts) if row.task_id == task_id else read.get(tx, row.task_id)
+        task_id = one_text(self.new_ids(1))
+        ready = submit.by_hand(input_data, ai_prediction, task_id=task_id, now=self.store.now, **options)
 
-        return self._write(work, search=key is not None)
+        def work(tx: Transaction) -> tuple[TaskRow, ReviewTask | None]:
+            row = submit.store(tx, ready)
+            return row, None if row.task_id == task_id else read.get(tx, row.task_id)
+
+        row, known = self._write(work, search=key is not None)
+        return _shown(row, ready.texts) if known is None else known
 
     def new_ids(self, n: int) -> Array:
         """Return ``n`` new task ids as uint64 of shape (n, 2), in order."""
@@ -172,14 +175,15 @@ class ReviewQueue(Shows):
         who = Reviewer.of(reviewer)
         self.tick_if_due()
 
-        def work(tx: Transaction) -> list[ReviewTask] | None:
-            rows = answer.claim(tx, who, n, expertise, lease)
-            return None if rows is None else read.as_tasks(tx, rows)
+        def work(tx: Transaction) -> tuple[list[TaskRow], dict[str, Texts]] | None:
+            return answer.claim(tx, who, n, expertise, lease)
 
-        found: list[ReviewTask] | None = self._write(work)
-        if found is None:
-            found = self._write(work, search=True)
-        return found or []
+        found = self._write(work)
+        if found is None:  # one of those who wait fills the head of the line for all
+            self._write(lambda tx: answer.fill(tx, who, n, expertise), search=True)
+            found = self._write(work)
+        rows, texts = self._write(work, search=True) or ([], {}) if found is None else found
+        return [read.as_task(row, payloads(texts[row.task_id], row)) for row in rows]
 
     def resolve(
         self, task_id: str, reviewer: str | Reviewer, outcome: str | ReviewOutcome,
@@ -210,7 +214,7 @@ class ReviewQueue(Shows):
         """
         who, said = Reviewer.of(reviewer), answer.Answer.of(outcome, correction, comment)
         more = {"attempt": attempt, "submit_id": submit_id, "shown": shown}
-        return self._write(lambda tx: answer.resolve(tx, task_id, who, said, **more))
+        return self._write(lambda tx: answer.resolve(tx, task_id, who, said, **more))()
 
     def release(self, task_id: str, reviewer: str | Reviewer, reason: str | None = None) -> None:
         """Give a claimed task back; with a reason it was skipped, and others get it first."""
@@ -287,7 +291,8 @@ class ReviewQueue(Shows):
         """
         caller = name("caller", to)
         self.tick_if_due()
-        if self._look(lambda tx: read.answer_of(tx, task_id, after))[1] is None:
+        near = self._write(lambda tx: tx.near(task_id) is not None)
+        if not near and self._look(lambda tx: read.answer_of(tx, task_id, after))[1] is None:
             return None
 
         def work(tx: Transaction) -> Review | None:

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from hitl_nb.errors import BadInput, IllegalMove, TaskExpired, TaskWithdrawn
+from hitl_nb.errors import BadInput, IllegalMove, TaskExpired, TaskNotFound, TaskWithdrawn
 from hitl_nb.payload import name
 from hitl_nb.queue.row import EventRow, TaskRow, aware, load_reasons
-from hitl_nb.queue.store import PAGE, Transaction, payloads
+from hitl_nb.queue.store import PAGE, Transaction, is_id, payloads
 from hitl_nb.task import OPEN, Move, Priority, Review, ReviewOutcome, ReviewTask, Status
 
 #: most tasks or events that one call returns
@@ -124,10 +124,8 @@ def as_task(row: TaskRow, found: Mapping[str, Any], reviews: Iterable[Review] = 
 
 def as_tasks(tx: Transaction, rows: list[TaskRow]) -> list[ReviewTask]:
     """Return rows with their payloads, read at once."""
-    by_task: dict[str, list[tuple[int, str, str]]] = {row.task_id: [] for row in rows}
-    for task_id, *rest in tx.rows("get_payloads", task_ids=list(by_task)) if rows else ():
-        by_task[str(task_id)].append((rest[0], rest[1], rest[2]))
-    return [as_task(row, payloads(by_task[row.task_id], row)) for row in rows]
+    texts = tx.texts(row.task_id for row in rows)
+    return [as_task(row, payloads(texts[row.task_id], row)) for row in rows]
 
 
 def get(tx: Transaction, task_id: str) -> ReviewTask:
@@ -141,13 +139,16 @@ def told(tx: Transaction, task_ids: Sequence[str]) -> list[tuple[Status, ReviewT
     """Return what callers were told at submission, and the tasks, without answers."""
     found: dict[str, tuple[Status, ReviewTask]] = {}
     for start in range(0, len(task_ids), PAGE):
-        page = task_ids[start : start + PAGE]
+        page = [task_id for task_id in task_ids[start : start + PAGE] if is_id(task_id)]
         first = {
             str(task_id): json.loads(body)["set"]["status"]
             for task_id, body in tx.rows("submissions_of", task_ids=page)
         }
         tasks = as_tasks(tx, tx.tasks("get_tasks", task_ids=page))
         found |= {task.task_id: (Status(first[task.task_id]), task) for task in tasks}
+    for task_id in task_ids:
+        if task_id not in found:
+            raise TaskNotFound(task_id=task_id)
     return [found[task_id] for task_id in task_ids]
 
 
@@ -185,7 +186,7 @@ def answer_of(tx: Transaction, task_id: str, after: int) -> tuple[TaskRow, Revie
         raise IllegalMove(task_id=task_id, status=row.status, move="wait", remedy=remedy)
     if row.status != Status.REVIEWED or (row.final or 0) <= after:
         return row, None
-    found = payloads(tx.rows("get_payload", task_id=task_id), row)
+    found = payloads(tx.texts([task_id])[task_id], row)
     return row, next(r for r in standing(tx, row, found) if r.number == row.final)
 
 

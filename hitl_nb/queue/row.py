@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from hitl_nb.errors import IllegalMove
@@ -116,6 +117,8 @@ class TaskRow:
 
 #: columns of the table, in order
 COLUMNS = tuple(field.name for field in fields(TaskRow))
+#: returns the values of a row, in that order
+values = attrgetter(*COLUMNS)
 _TIMES = ("created_at", "deadline", "due_at", "lease_until", "claimed_at", "reviewed_at", "delivered_at", "erased_at")
 
 
@@ -153,6 +156,7 @@ class EventRow:
 
 
 EVENT_COLUMNS = tuple(field.name for field in fields(EventRow))
+event_values = attrgetter(*EVENT_COLUMNS)
 
 
 def change(row: TaskRow, move: Move, to: Status, **columns: Any) -> TaskRow:
@@ -167,13 +171,13 @@ def change(row: TaskRow, move: Move, to: Status, **columns: Any) -> TaskRow:
         legal = ", ".join(MOVES[Status(row.status)]) or "nothing"
         remedy = f"from here it can: {legal}"
         raise IllegalMove(task_id=row.task_id, status=row.status, move=str(move), remedy=remedy)
-    return replace(row, status=str(to), **columns)
+    return TaskRow(**dict(zip(COLUMNS, values(row), strict=True)) | columns | {"status": str(to)})
 
 
 def difference(before: TaskRow, after: TaskRow) -> dict[str, Any]:
-    """Return the columns that changed, as JSON values."""
-    changed = {c: getattr(after, c) for c in COLUMNS if getattr(before, c) != getattr(after, c)}
-    return {c: v.isoformat() if isinstance(v, datetime) else v for c, v in changed.items()}
+    """Return the columns that changed, as JSON values; the number of the event is none of them."""
+    pairs = zip(COLUMNS[:-1], values(before), values(after), strict=False)
+    return {c: v.isoformat() if isinstance(v, datetime) else v for c, old, v in pairs if old != v}
 
 
 def fold(row: TaskRow | None, event: EventRow) -> TaskRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -13,8 +13,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hitl_nb.errors import PayloadErased, TaskNotFound
-from hitl_nb.payload import canonical, digest, parse
-from hitl_nb.queue.row import COLUMNS, EVENT_COLUMNS, EventRow, TaskRow, aware, change, difference
+from hitl_nb.payload import canonical, digest, dump, parse
+from hitl_nb.queue.hand import AHEAD, MOST_OF_ONE, AtHand, Texts
+from hitl_nb.queue.row import COLUMNS, EVENT_COLUMNS, EventRow, TaskRow, aware, change, difference, event_values, values
 from hitl_nb.task import Move, Status
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ def reads(statement: str) -> frozenset[str]:
 
 
 @cache
+def changes(statement: str) -> bool:
+    """Whether a named statement changes something."""
+    return not statements()[statement].startswith(("SELECT", "WITH"))
+
+
+@cache
 def searching() -> frozenset[str]:
     """Return the statements that search the task table, beyond looking up one id."""
     return frozenset({name for name in statements() if "task" in reads(name)} - {"get_task"})
@@ -67,9 +74,10 @@ def settle(engine: Engine, rows: Iterable[tuple[TaskRow | None, TaskRow]]) -> No
     pairs = list(rows)
     new = [after for before, after in pairs if before is None]
     if new:
-        engine.put("task", COLUMNS, [[getattr(row, c) for c in COLUMNS] for row in new])
+        engine.put("task", COLUMNS, [values(row) for row in new])
     old = [(before, after) for before, after in pairs if before is not None]
-    columns = ["task_id", *(c for c in COLUMNS if any(getattr(b, c) != getattr(a, c) for b, a in old))]
+    changed = {c for pair in old for c, b, a in zip(COLUMNS, *map(values, pair), strict=True) if b != a}
+    columns = ["task_id", *(c for c in COLUMNS if c in changed)]
     if len(columns) > 1:
         engine.update(columns, [[getattr(after, c) for c in columns] for _, after in old])
 
@@ -108,6 +116,7 @@ class Transaction:
         backlog: Backlog,
         behind: Behind | None = None,
         check: Callable[[], None] = lambda: None,
+        hand: AtHand | None = None,
     ) -> None:
         self.engine = engine
         #: stops the work if nobody waits for it any more; long work calls it from time to time
@@ -120,14 +129,16 @@ class Transaction:
         self.now = now
         #: last number of the log
         self.seq = seq
+        #: what need not be read, as it was before
+        self.hand = hand or AtHand()
         #: what waits, as it was before
         self.backlog = backlog
         #: rows it changed: before and after
         self.changed: dict[str, tuple[TaskRow | None, TaskRow]] = {}
         #: open tasks that came in bulk, by expertise, priority and deadline
-        self.arrived: Counter[tuple[str | None, int, datetime | None]] = Counter()
+        self.arrived: dict[tuple[str | None, int, datetime | None], int] = defaultdict(int)
         self._events: list[EventRow] = []
-        self._payloads: list[tuple[str, int, str, str]] = []
+        self._payloads: dict[str, Texts] = {}
 
     # -- reading
 
@@ -150,14 +161,21 @@ class Transaction:
         TaskNotFound
             No task has this id.
         """
-        if task_id in self.changed:
-            return self.changed[task_id][1]
-        if self.behind and task_id in self.behind:
-            return self.behind[task_id][1]
+        near = self.near(task_id)
+        if near is not None:
+            return near
         found = self.tasks("get_task", task_id=task_id) if is_id(task_id) else []
         if not found:
             raise TaskNotFound(task_id=task_id)
         return found[0]
+
+    def near(self, task_id: str) -> TaskRow | None:
+        """Return a task if it is in memory."""
+        if task_id in self.changed:
+            return self.changed[task_id][1]
+        if self.behind and task_id in self.behind:
+            return self.behind[task_id][1]
+        return self.hand.row(task_id)
 
     def payload(self, row: TaskRow) -> dict[str, Any]:
         """Return the payload of a task as it stands: input, prediction, score, reason, key, subject.
@@ -167,10 +185,39 @@ class Transaction:
         PayloadErased
             It was erased on request.
         """
-        found = payloads(self.rows("get_payload", task_id=row.task_id), row)
+        self.refuse_erased(row)
+        return payloads(self.texts([row.task_id])[row.task_id], row)
+
+    def refuse_erased(self, row: TaskRow) -> None:
+        """Stop if the payload of a task was erased."""
         if row.erased_at is not None:
             raise PayloadErased(task_id=row.task_id, when=aware(row.erased_at))
-        return found
+
+    def texts(self, task_ids: Iterable[str], ahead: Callable[[], Iterable[str]] = lambda: ()) -> dict[str, Texts]:
+        """Return the payload rows of tasks; what is not at hand is read at once, with that of the tasks ``ahead``."""
+        found = {task_id: self.hand.texts(task_id) for task_id in task_ids}
+        missing = [task_id for task_id, texts in found.items() if texts is None]
+        if missing:
+            further = [task_id for task_id in ahead() if self.hand.texts(task_id) is None]
+            read = defaultdict(list)
+            for task_id, *row in self._texts(missing, further if len(missing) < AHEAD else []):
+                read[str(task_id)].append(tuple(row))
+            for task_id, rows in read.items():
+                if all(body is not None for _, _, body in rows):
+                    self.hand.keep(task_id, self.hand.row(task_id), tuple(rows))
+            found |= {task_id: tuple(read[task_id]) for task_id in missing}
+        return {task_id: texts or () for task_id, texts in found.items()}
+
+    def _texts(self, wanted: list[str], further: list[str]) -> list[tuple[Any, ...]]:
+        if not further:
+            return self.rows("get_payloads", task_ids=wanted)
+        return self.rows("get_texts", task_ids=list({*wanted, *further}), whole=wanted, most=MOST_OF_ONE)
+
+    def known(self, submit_id: str) -> list[EventRow]:
+        """Return the event that a client gave an id, if there is one."""
+        numbers = lambda: self.engine.arrow("submit_numbers")["number"].to_numpy()  # noqa: E731
+        may = self.hand.submits.may_hold(submit_id, numbers)
+        return self.events("event_by_submit", submit_id=submit_id) if may else []
 
     def events(self, statement: str, **values: Any) -> list[EventRow]:
         """Run a statement that selects events."""
@@ -180,10 +227,9 @@ class Transaction:
 
     def create(self, row: TaskRow, body: str) -> TaskRow:
         """Add a task; ``body`` is that of its first event."""
-        row = replace(row, created_at=self.now)
+        row = replace(row, created_at=self.now, seq=self.seq + 1)
         numbers = {"confidence": row.confidence, "audit_uniform": row.audit_uniform, "value": row.value}
         self._log("submit", row.task_id, body, **numbers)
-        row = replace(row, seq=self.seq)
         self.changed[row.task_id] = (None, row)
         return row
 
@@ -192,20 +238,19 @@ class Transaction:
     ) -> TaskRow:
         """Change a task by a legal move and log it; ``more`` holds columns, ``actor`` and ``submit_id``."""
         actor, submit_id = more.pop("actor", None), more.pop("submit_id", None)
-        after = change(row, move, to, **more)
-        body = canonical({"set": difference(row, after), **(about or {})}, "event")
+        after = change(row, move, to, seq=self.seq + 1, **more)
+        body = dump({"set": difference(row, after), **(about or {})})
         self._log(str(move), row.task_id, body, actor=actor, submit_id=submit_id, attempt=after.attempt)
         return self._keep(row, after)
 
     def mark(self, row: TaskRow, move: str, **columns: Any) -> TaskRow:
         """Change columns outside the table of moves (an erasure) and log it."""
-        after = replace(row, **columns)
-        self._log(move, row.task_id, canonical({"set": difference(row, after)}, "event"))
+        after = replace(row, seq=self.seq + 1, **columns)
+        self._log(move, row.task_id, dump({"set": difference(row, after)}))
         return self._keep(row, after)
 
     def _keep(self, row: TaskRow, after: TaskRow) -> TaskRow:
         before = self.changed[row.task_id][0] if row.task_id in self.changed else row
-        after = replace(after, seq=self.seq)
         self.changed[row.task_id] = (before, after)
         return after
 
@@ -215,21 +260,29 @@ class Transaction:
 
     def store(self, task_id: str, version: int, kind: str, body: str) -> None:
         """Add a payload row."""
-        self._payloads.append((task_id, version, kind, body))
+        self._payloads[task_id] = (*self._payloads.get(task_id, ()), (version, kind, body))
 
     def take(self, n: int) -> int:
         """Reserve ``n`` numbers of the log and return the first."""
         first, self.seq = self.seq + 1, self.seq + n
         return first
 
+    def follow(self) -> None:
+        """Tell what is at hand of the changes."""
+        for task_id, (before, after) in self.changed.items():
+            self.hand.moved(before, after, self._payloads.get(task_id, ()))
+        for event in self._events:
+            if event.submit_id is not None:
+                self.hand.submits.add(event.submit_id)
+
     def flush(self) -> None:
         """Hand payloads and events to the engine; the store calls it once, before the commit."""
         self.check()
         if self._payloads:
-            self.engine.put("payload", ("task_id", "version", "kind", "body"), self._payloads)
+            rows = [(task_id, *row) for task_id, stored in self._payloads.items() for row in stored]
+            self.engine.put("payload", ("task_id", "version", "kind", "body"), rows)
         if self._events:
-            rows = [[getattr(event, c) for c in EVENT_COLUMNS] for event in self._events]
-            self.engine.put("event", EVENT_COLUMNS, rows)
+            self.engine.put("event", EVENT_COLUMNS, [event_values(event) for event in self._events])
 
     def _log(self, move: str, task_id: str | None, body: str, **columns: Any) -> None:
         self.seq += 1
@@ -303,11 +356,16 @@ def event_row(row: Iterable[Any]) -> EventRow:
     return EventRow(**values | {"task_id": None if task_id is None else str(task_id)})
 
 
-def payloads(rows: Iterable[tuple[int, str, str]], row: TaskRow) -> dict[str, Any]:
+def payloads(rows: Sequence[tuple[int, str, str]], row: TaskRow) -> dict[str, Any]:
     """Return the current version of a task's payload; ``shown`` is its digest, ``answers`` what reviewers wrote."""
     texts = {(kind, version): body for version, kind, body in rows}
     now = dict.fromkeys(("input", "prediction", "score"), row.version) | dict.fromkeys(("key", "subject", "reason"), 1)
     current = {kind: parse(texts[kind, version]) for kind, version in now.items() if (kind, version) in texts}
     said = {key: parse(body) for key, body in texts.items() if key[0] in ("correction", "comment", "remark")}
-    sides = [texts.get((side, row.version), "") for side in ("input", "prediction")]
-    return {**current, "answers": said, "shown": digest(*sides)}
+    return {**current, "answers": said, "shown": digest(*sides(rows, row))}
+
+
+def sides(rows: Sequence[tuple[int, str, str]], row: TaskRow) -> tuple[str, str]:
+    """Return the texts of the current input and prediction, whose digest says what a reviewer was shown."""
+    texts = {kind: body for version, kind, body in rows if version == row.version}
+    return texts.get("input", ""), texts.get("prediction", "")

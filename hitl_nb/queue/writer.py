@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -13,6 +14,8 @@ T = TypeVar("T")
 
 #: most units of work that share one commit
 MOST_IN_A_BATCH = 256
+#: longest wait for others to share a commit, in seconds; who is alone never waits
+LINGER = 0.01
 
 
 class Job:
@@ -87,7 +90,10 @@ class Writer:
 
 def _run(jobs: SimpleQueue[Job | None], weak: weakref.WeakMethod[Callable[[list[Job]], None]]) -> None:
     following: list[Job | None] = []
+    together, took = 1, 0.0
     while (job := following.pop() if following else jobs.get()) is not None:
+        _linger(jobs, together - 1 if job.shared else 0, took)
+        started = time.monotonic()
         batch, following = _batch(job, jobs)
         serve = weak()
         if serve is None:
@@ -99,7 +105,15 @@ def _run(jobs: SimpleQueue[Job | None], weak: weakref.WeakMethod[Callable[[list[
         except BaseException as error:
             for job in wanted:
                 job.end(error=error)
+        together, took = len(batch), time.monotonic() - started
         del job, batch, serve, wanted  # an idle thread keeps nothing alive
+
+
+def _linger(jobs: SimpleQueue[Job | None], others: int, most: float) -> None:
+    """Let those who shared the last commit come again, so that they share the next; never longer than that one took."""
+    until = time.monotonic() + min(most, LINGER)
+    while jobs.qsize() < others and time.monotonic() < until:
+        time.sleep(LINGER / 50)
 
 
 def _batch(first: Job, jobs: SimpleQueue[Job | None]) -> tuple[list[Job], list[Job | None]]:
