@@ -1,13 +1,16 @@
-"""Claims and answers: how they grow with the backlog, and with the number of reviewers, beside one bare durable insert.
+"""Claims and answers beside one bare durable insert, by backlog and by the number of reviewers, and beside SQLite.
 
 Run ``python benchmarks/claim.py [ROWS …]``; the default is 10,000 and 1,000,000 waiting tasks.
 """
 
+import json
+import sqlite3
 import statistics
 import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,7 +19,7 @@ import pandas as pd
 
 from hitl_nb import Orchestrator, Policy, open_queue
 
-ROUNDS = 200
+ROUNDS = 300
 
 
 def timed(call):
@@ -26,7 +29,7 @@ def timed(call):
 
 
 def filled(path, rows):
-    queue = open_queue(path)
+    queue = open_queue(path, serve=None)
     orchestrator = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0))
     for start in range(0, rows, 1_000_000):
         n = min(1_000_000, rows - start)
@@ -37,19 +40,74 @@ def filled(path, rows):
     return queue
 
 
-def one_reviewer(queue, connection):
-    """Return the median milliseconds of a claim, an answer, and a bare insert, in turn."""
+class Sqlite:
+    """The same claim and answer by hand: log, payload and an indexed task table, durable at each commit."""
+
+    def __init__(self, path, rows):
+        self.db = sqlite3.connect(path, isolation_level=None)
+        self.db.executescript(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+            "CREATE TABLE line (id TEXT, body TEXT);"
+            "CREATE TABLE task (id INTEGER PRIMARY KEY, status TEXT, priority INTEGER, holder TEXT, until REAL);"
+            "CREATE TABLE payload (id INTEGER, kind TEXT, body TEXT);"
+            "CREATE TABLE event (seq INTEGER PRIMARY KEY, id INTEGER, move TEXT, actor TEXT, submit TEXT, body TEXT);"
+        )
+        self.db.execute("BEGIN")
+        self.db.executemany(
+            "INSERT INTO task VALUES (?, 'pending', ?, NULL, NULL)", ((i, i % 300 < 200) for i in range(rows))
+        )
+        both = ((i, kind) for i in range(rows) for kind in ("input", "prediction"))
+        self.db.executemany(
+            "INSERT INTO payload VALUES (?, ?, ?)", ((i, kind, json.dumps({"i": i})) for i, kind in both)
+        )
+        self.db.execute("COMMIT")
+        self.db.executescript(
+            "CREATE INDEX next ON task (status, priority DESC, id); CREATE INDEX of_task ON payload (id);"
+            "CREATE UNIQUE INDEX once ON event (submit) WHERE submit IS NOT NULL;"
+        )
+
+    def bare(self):
+        self.db.execute("INSERT INTO line VALUES (?, ?)", [str(uuid4()), "x" * 400])
+
+    def claim(self):
+        self.db.execute("BEGIN IMMEDIATE")
+        [(task,)] = self.db.execute("SELECT id FROM task WHERE status = 'pending' ORDER BY priority DESC, id LIMIT 1")
+        until = time.time() + 600
+        self.db.execute("UPDATE task SET status = 'claimed', holder = 'ann', until = ? WHERE id = ?", [until, task])
+        body = json.dumps({"holder": "ann", "until": until})
+        self.db.execute("INSERT INTO event (id, move, actor, body) VALUES (?, 'claim', 'ann', ?)", [task, body])
+        found = self.db.execute("SELECT kind, body FROM payload WHERE id = ?", [task]).fetchall()
+        self.db.execute("COMMIT")
+        return task, {kind: json.loads(body) for kind, body in found}
+
+    def answer(self, task):
+        self.db.execute("BEGIN IMMEDIATE")
+        [(holder,)] = self.db.execute("SELECT holder FROM task WHERE id = ? AND status = 'claimed'", [task])
+        assert holder == "ann"
+        self.db.execute("UPDATE task SET status = 'reviewed' WHERE id = ?", [task])
+        row = [task, str(uuid4()), json.dumps({"outcome": "approve"})]
+        self.db.execute("INSERT INTO event (id, move, actor, submit, body) VALUES (?, 'review', 'ann', ?, ?)", row)
+        self.db.execute("COMMIT")
+
+
+def one_reviewer(queue, connection, sqlite):
+    """Return the median milliseconds of claims, answers and bare inserts, ours and SQLite's, in turn."""
     took = []
     for _ in range(ROUNDS):
-        claimed = []
-        claim = timed(lambda: claimed.extend(queue.claim("ann")))  # noqa: B023
-        answer = timed(lambda: queue.resolve(claimed[0].task_id, "ann", "approve"))  # noqa: B023
-        bare = timed(lambda: connection.execute("INSERT INTO line VALUES (?, ?)", [uuid4(), "x" * 400]))
-        took.append((claim, answer, bare))
-    return [statistics.median(side) * 1e3 for side in zip(*took, strict=True)]
+        mine, theirs = [], []
+        calls = {
+            "claim": lambda: mine.extend(queue.claim("ann")),  # noqa: B023
+            "answer": lambda: queue.resolve(mine[0].task_id, "ann", "approve", submit_id=str(uuid4())),  # noqa: B023
+            "bare": lambda: connection.execute("INSERT INTO line VALUES (?, ?)", [uuid4(), "x" * 400]),
+            "sqlite claim": lambda: theirs.append(sqlite.claim()),  # noqa: B023
+            "sqlite answer": lambda: sqlite.answer(theirs[0][0]),  # noqa: B023
+            "sqlite bare": sqlite.bare,
+        }
+        took.append([timed(call) for call in calls.values()])
+    return {name: statistics.median(side) * 1e3 for name, side in zip(calls, zip(*took, strict=True), strict=True)}
 
 
-def many_reviewers(queue, n, seconds=4):
+def many_reviewers(queue, n, seconds=2):
     """Return claims with their answers a second, by ``n`` reviewers at once."""
     done, end = [0] * n, time.perf_counter() + seconds
 
@@ -67,21 +125,52 @@ def many_reviewers(queue, n, seconds=4):
     return sum(done) / seconds
 
 
+def wake_ups(queue, rounds=100):
+    """Return the median milliseconds from an acknowledged answer to the return of the caller that waits for it."""
+    orchestrator, took = Orchestrator(queue=queue), []
+    for _ in range(rounds):
+        [task] = queue.claim("ann")
+        until = []
+        waiter = threading.Thread(
+            target=lambda: (orchestrator.wait(task.task_id), until.append(time.perf_counter()))  # noqa: B023
+        )
+        waiter.start()
+        while not queue.store._watchers.get(task.task_id):
+            time.sleep(0.001)
+        time.sleep(0.02)  # it has looked once and waits
+        queue.resolve(task.task_id, "ann", "approve")
+        answered = time.perf_counter()
+        waiter.join()
+        took.append(until[0] - answered)
+    return statistics.median(took) * 1e3
+
+
+def main(rows, folder):
+    connection = duckdb.connect(str(folder / "bare.duckdb"))
+    connection.execute("CREATE TABLE line (id UUID, body VARCHAR)")
+    sqlite = Sqlite(folder / "q.sqlite", rows)
+    with filled(folder / "q.duckdb", rows) as queue, closing(sqlite.db):
+        first = timed(lambda: queue.claim("bob")) * 1e3
+        found = one_reviewer(queue, connection, sqlite)
+        bare, theirs = found["bare"], found["sqlite bare"]
+        print(f"{rows:>10,} waiting: first claim {first:.0f} ms")
+        for name in ("claim", "answer"):
+            ours, other = found[name], found[f"sqlite {name}"]
+            print(
+                f"{name:>10} {ours:.2f} ms = {ours / bare:.1f} bare inserts; sqlite {other:.2f} ms = "
+                f"{other / theirs:.1f} of its own, {other / ours:.2f} of ours"
+            )
+        wake = wake_ups(queue)
+        print(f"{'wake-up':>10} {wake:.2f} ms = {wake / bare:.1f} bare inserts")
+        rates = [{n: many_reviewers(queue, n) for n in (1, 8, 32)} for _ in range(3)]
+        for n in (1, 8, 32):
+            ratios = sorted(turn[n] / turn[1] for turn in rates)
+            rate = statistics.median(turn[n] for turn in rates)
+            print(f"{n:>10} reviewers: {rate:.0f} reviews a second, {ratios[0]:.1f}–{ratios[-1]:.1f} × one")
+        assert queue.verify() == []
+
+
 if __name__ == "__main__":
     for rows in [int(text) for text in sys.argv[1:]] or [10_000, 1_000_000]:
-        with tempfile.TemporaryDirectory() as folder, filled(Path(folder) / "q.duckdb", rows) as queue:
-            connection = duckdb.connect(str(Path(folder) / "bare.duckdb"))
-            connection.execute("CREATE TABLE line (id UUID, body VARCHAR)")
-            first = timed(lambda: queue.claim("bob")) * 1e3
-            claim, answer, bare = one_reviewer(queue, connection)
-            print(
-                f"{rows:>10,} waiting: first claim {first:.0f} ms; "
-                f"claim {claim:.2f} ms = {claim / bare:.1f} bare inserts, answer {answer:.2f} ms = {answer / bare:.1f}"
-            )
-            rates = {n: many_reviewers(queue, n) for n in (1, 8, 32)}
-            alone = rates[1]
-            print(
-                f"{'':>10}  reviews a second: "
-                + ", ".join(f"{n}: {r:.0f} ({r / alone:.1f} ×)" for n, r in rates.items())
-            )
-            assert queue.verify() == []
+        with tempfile.TemporaryDirectory() as folder:
+            main(rows, Path(folder))
