@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 TAIL = 0.1
 #: score that a tenth of standard normal numbers exceeds: the ends before anything was learnt
 EDGE = 1.2815515655446004
-#: how far a miss moves an end outwards, in scores; a hit moves it a ninth as far inwards
+#: how far an end moves, in scores: by 0.9 of it outwards after a miss, by 0.1 of it inwards after a hit
 STEP = 0.05
 #: forecasts of a kind that must have come true before its learnt ends are used
 LEARNT = 20
@@ -114,11 +114,6 @@ class Forecast:
         root = max(0.0, 1 - self.cv2 / 9 + score * math.sqrt(self.cv2) / 3)
         return self.mean * root * root * root
 
-    def score(self, minutes: float) -> float:
-        """Return at which score a wait came out; the inverse of `at`."""
-        root = math.cbrt(max(0.0, minutes / self.mean))
-        return (root - 1 + self.cv2 / 9) * 3 / math.sqrt(self.cv2)
-
 
 def forecast(pace: Pace, ahead: float, overtaking: float = 0.0, silence: float = 0.0) -> Forecast:
     """Forecast the wait of a new task: until it is taken up, and the work on it.
@@ -156,33 +151,34 @@ def forecast(pace: Pace, ahead: float, overtaking: float = 0.0, silence: float =
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Band:
-    """The scores between which 80 % of the waits of a kind come out, learnt answer by answer.
+    """The scores at which the interval of a kind of tasks ends, learnt answer by answer.
 
-    Each end follows its quantile (adaptive conformal inference: Gibbs and Candes 2021, arXiv 2106.00104; of scores:
-    Angelopoulos, Candes and Tibshirani 2023, arXiv 2307.16895). The moves of an end add up, so over T answers
-    ``share beyond it - 0.1 = (end now - end at first) / (0.05 T)`` holds whatever the waits do: an end that has moved
-    by one score in 500 answers was wrong in 6 or 14 % instead of 10 %. Over all T it holds, not in each hour.
+    A wait that comes out beyond an end moves that end outwards, one that does not moves it a ninth as far back
+    (adaptive conformal inference: Gibbs and Candes 2021, arXiv 2106.00104; on scores: Angelopoulos, Candes and
+    Tibshirani 2023, arXiv 2307.16895). The moves add up, so whatever the waits do, over T answers
+    ``share beyond an end - 0.1 = how far it has moved outwards / (0.05 T)``: one that has moved by a score in 500
+    answers was passed by 14 instead of 10 %. This holds over all T, not within each hour.
 
     Examples
     --------
     >>> band = Band()
-    >>> for minutes in [5, 30, 30, 30, 30] * 20:  # forecast were ten
-    ...     band = band.after(Forecast(mean=10, cv2=0.1).score(minutes))
+    >>> for minutes in [5, 30, 30, 30, 30] * 20:  # where ten were forecast
+    ...     low, high = band.interval(Forecast(mean=10, cv2=0.1))
+    ...     band = band.after(minutes < low, minutes > high)
     >>> [round(minutes) for minutes in band.interval(Forecast(mean=10, cv2=0.1))]
     [5, 30]
     """
 
-    #: score below which a tenth comes out
+    #: score of the lower end
     low: float = -EDGE
-    #: score above which a tenth comes out
+    #: score of the upper end
     high: float = EDGE
-    #: forecasts that came true
+    #: waits that are over
     n: int = 0
 
-    def after(self, score: float) -> Band:
-        """Return the band after one more wait is over."""
-        low = self.low + STEP * (TAIL - (score < self.low))
-        return Band(low=low, high=self.high - STEP * (TAIL - (score > self.high)), n=self.n + 1)
+    def after(self, below: bool, above: bool) -> Band:
+        """Return the band after one more wait, which came out below or above the interval that was stated for it."""
+        return Band(low=self.low + STEP * (TAIL - below), high=self.high - STEP * (TAIL - above), n=self.n + 1)
 
     def interval(self, forecast: Forecast) -> tuple[float, float]:
         """Return the ends of the 80 % interval, in minutes."""

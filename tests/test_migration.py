@@ -219,12 +219,14 @@ def test_what_a_killed_process_left_of_a_copy_is_made_anew(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize("broken", ["a step", "no copy"])
+@pytest.mark.parametrize("broken", ["a step", "the version", "no copy"])
 def test_a_migration_that_fails_changes_nothing_and_says_so(tmp_path, broken):
     path, steps = stored(tmp_path), dict(STEPS)
     before = contents(path)
     if broken == "a step":
         steps[SCHEMA_VERSION + 1] += "; INSERT INTO token VALUES (NULL)"
+    elif broken == "the version":
+        steps[SCHEMA_VERSION + 1] += "; ALTER TABLE meta RENAME TO facts"  # so its number cannot be written
     else:
         (tmp_path / f"reviews.duckdb.v{SCHEMA_VERSION}-backup.part").mkdir()
     with pytest.raises(MigrationFailed) as caught:

@@ -84,7 +84,7 @@ class Backlog:
         self._came: Counter[Kind] = Counter()
         self._heard: dict[str | None, float] = {}  # of expertises with open tasks: the last claim or answer
         self._paces: dict[str | None, tuple[Pace, dict[str | None, float]] | None] = {}
-        self._followed: dict[str, tuple[Kind, float, Forecast]] = {}
+        self._followed: dict[str, tuple[Kind, float, float, float]] = {}
         self._following: Counter[Kind] = Counter()
         self._bands: dict[Kind, Band] = {}
         for created, expertise, priority in reversed(list(arrivals)):
@@ -218,16 +218,17 @@ class Backlog:
             return
         found = self._forecast(kind, time)
         if found is not None:
-            self._bands.setdefault(kind, Band())
+            ends = self._bands.setdefault(kind, Band()).interval(found)
             self._following[kind] += 1
-            self._followed[row.task_id] = kind, time, found
+            self._followed[row.task_id] = kind, time, *ends
 
     def _came_true(self, row: TaskRow) -> None:
         if row.task_id in self._followed:
-            kind, time, found = self._followed.pop(row.task_id)
+            kind, time, low, high = self._followed.pop(row.task_id)
             self._following[kind] -= 1
             if row.status == Status.REVIEWED and row.reviewed_at is not None:
-                self._bands[kind] = self._bands[kind].after(found.score(_minutes(row.reviewed_at) - time))
+                waited = _minutes(row.reviewed_at) - time
+                self._bands[kind] = self._bands[kind].after(waited < low, waited > high)
 
 
 def _measured(recent: list[Answered], expertise: str | None) -> tuple[Pace, dict[str | None, float]] | None:

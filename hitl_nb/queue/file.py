@@ -127,8 +127,7 @@ def _migrate(connection: duckdb.DuckDBPyConnection, path: str, steps: Mapping[in
     """Take the steps one by one, each whole or not at all; the file as it was is kept beside it."""
     backup = f"{path}.v{min(steps) - 1}-backup"
     try:
-        for torn in (f"{backup}.part", f"{backup}.part.wal"):  # by a process that was killed
-            Path(torn).unlink(missing_ok=True)
+        Path(f"{backup}.part").unlink(missing_ok=True)  # torn by a process that was killed
         copy(connection, f"{backup}.part")
         os.replace(f"{backup}.part", backup)
         for version, sql in steps.items():
