@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -133,7 +133,11 @@ class Memory:
     def answer(self, task, who, now):
         row = self.rows[task]
         answered = {"status": "reviewed", "answers": row.answers + 1, "standing": f'[[1, "{who}"]]', "holder": None}
-        self._move(task, replace(row, claimed_at=row.claimed_at or now, reviewed_at=now, **answered), now)
+        claimed = row.claimed_at if row.status == "claimed" else now
+        self._move(task, replace(row, claimed_at=claimed, reviewed_at=now, **answered), now)
+
+    def object(self, task, now):
+        self._move(task, replace(self.rows[task], status="disputed"), now)
 
     def _move(self, task, row, now):
         before, self.rows[task] = self.rows.get(task), row
@@ -255,18 +259,18 @@ def test_it_holds_for_each_priority_and_expertise(name, seed):
         assert 0.75 <= np.mean([wait.low <= actual <= wait.high for wait, actual in known]) <= 0.85
 
 
-@pytest.mark.parametrize("name", ["1 with lunch", "2 at moderate load", "5 at low load", "experts at moderate load"])
+@pytest.mark.parametrize("name", ["1 with lunch", "5 at low load"])
 def test_backlog_over_rate_fails_the_same_check(name):
     assert not 0.75 <= coverage(OFFICES[name]().run(Naive())) <= 0.85
 
 
 def test_a_whole_queue_says_what_the_fast_simulation_says():
-    office = Office(reviewers=((),) * 2, kinds=URGENT, load=1.2, lunch=True, n=250)
+    office = Office(reviewers=((),) * 2, kinds=URGENT, load=1.2, lunch=True, n=150)
     clock = Clock()
     with open_queue(":memory:", clock=clock) as queue:
         whole = office.run(Whole(queue, clock, office.reviewers))
     assert whole == office.run(Memory())
-    assert len([wait for wait, *_ in whole if wait]) > 200
+    assert len([wait for wait, *_ in whole if wait]) > 100
 
 
 @pytest.mark.nightly
@@ -320,15 +324,38 @@ def test_tasks_of_another_expertise_are_not_ahead_unless_the_same_people_do_them
         assert queue.wait("med", 0, at(60)).minutes > 5 * before.minutes
 
 
-def test_an_urgent_task_passes_the_others_and_they_are_overtaken():
+def test_an_urgent_task_passes_the_others():
     queue, now = worked(Office(kinds=URGENT, load=0.9))
     for task in range(150, 160):
         queue.submit(task, None, 0, now)
     high, medium, low = (queue.wait(None, rank, now) for rank in (2, 1, 0))
-    assert high.minutes < 2 * WORK
-    assert low.minutes > medium.minutes
-    calm = forecast(Pace(rate=1 / WORK, work=WORK, spread=9, n=99), 10)
-    assert low.minutes > calm.mean  # later ones come before it
+    assert max(high.minutes, medium.minutes) < 2 * WORK
+    assert low.minutes > 10 * WORK
+
+
+def test_a_task_is_overtaken_by_those_that_arrive_later_and_are_more_urgent():
+    waits = []
+    for later in (0, 2):
+        queue = Memory()
+        for task in range(10):
+            queue.submit(task, None, 0, at(0))
+        for task in range(10, 60):  # one in two minutes, each done in one
+            queue.submit(task, None, later, at(2 * task))
+            queue.answer(task, "ann", at(2 * task + 1))
+        waits.append(queue.wait(None, 0, at(120)).minutes)
+    assert waits[1] > 1.5 * waits[0]
+
+
+def test_a_second_look_a_day_later_is_not_slowness():
+    queue = Memory()
+    for task in range(20):
+        queue.submit(task, None, 0, at(10 * task))
+        queue.answer(task, "ann", at(10 * task + 2))
+    before = queue.wait(None, 0, at(1440))
+    for task in range(5):
+        queue.object(task, at(1440 + task))
+        queue.answer(task, "bob", at(1440 + task))
+    assert queue.wait(None, 0, at(1440)).minutes == pytest.approx(before.minutes, rel=0.5)
 
 
 def test_a_claimed_task_of_lower_priority_is_ahead_too():
@@ -351,16 +378,24 @@ def test_a_long_silence_is_added_to_the_wait():
 
 
 def test_a_reopened_file_knows_the_pace(tmp_path):
-    office, clock = Office(reviewers=((), ()), kinds=URGENT, load=1.2, n=40), Clock()
+    office, clock = Office(kinds=URGENT, load=1.2, n=40), Clock()
+    priorities = ("high", "medium", "low", None)
     with open_queue(tmp_path / "q.duckdb", clock=clock) as queue:
         whole = Whole(queue, clock, office.reviewers)
         office.run(whole)
-        whole.submit(99, None, 0, clock.time)
+        for task in range(90, 99):
+            whole.submit(task, None, 0, clock.time)
+        whole.claim(90, 0, clock.time)
         clock.forward(minutes=9)
-        before = [queue.estimated_wait(priority=priority) for priority in ("high", "medium", "low", None)]
+        before = [queue.estimated_wait(priority=priority).minutes for priority in priorities]
+        whole.answer(90, 0, clock.time)
+        whole.claim(91, 0, clock.time)
+        clock.forward(minutes=9)
+        after = [queue.estimated_wait(priority=priority).minutes for priority in priorities]
     with open_queue(tmp_path / "q.duckdb", clock=clock) as queue:
-        again = [queue.estimated_wait(priority=priority) for priority in ("high", "medium", "low", None)]
-    assert [wait.minutes for wait in again] == pytest.approx([wait.minutes for wait in before])
+        again = [queue.estimated_wait(priority=priority).minutes for priority in priorities]
+    assert again == pytest.approx(after)
+    assert after != pytest.approx(before)
 
 
 # -- odd data
@@ -421,14 +456,18 @@ def test_answers_in_bulk_are_a_pace():
 def test_memory_is_bounded_whatever_comes():
     backlog = Backlog()
     queue = Memory(backlog)
-    for task in range(3000):
-        queue.submit(task, f"e{task % 700}", task % 3, at(task))
-        if task % 2:
-            queue.answer(task, f"r{task}", at(task + 0.5))
-        backlog.wait(f"x{task}", None, at(task))
+    for task in range(2000):
+        queue.submit(task, f"e{task % 100}", task % 3, at(task))
+        queue.answer(task, "ann", at(task + 0.5))
         backlog.arrived(None, 0, None, 10**6, at(task))
-    held = [value for value in vars(backlog).values() if isinstance(value, dict | deque | Counter)]
-    assert max(map(len, held)) <= 1500  # the open tasks themselves
+    for task in range(2000, 2500):
+        queue.submit(task, "e1", 0, at(task))
+    for task in range(1000):
+        backlog.wait(f"x{task}", None, at(task))
+    held = {name: len(value) for name, value in vars(backlog).items() if isinstance(value, dict | deque)}
+    assert held["_followed"] > 0
+    assert held["_bands"] == module.MOST_KINDS
+    assert max(held.values()) <= 301  # kinds with something open, and no more of anything else
 
 
 # -- the parts
