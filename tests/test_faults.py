@@ -10,7 +10,7 @@ from datetime import timedelta
 import pandas as pd
 import pytest
 from conftest import over_http
-from test_sharing import LONG, OWN, child, impatient, put, until
+from test_sharing import LONG, OWN, child, forge, impatient, put, until
 from test_writer import Held
 
 from hitl_nb import Orchestrator, connect, open_queue
@@ -248,3 +248,26 @@ def test_an_owner_that_stopped_is_not_asked_again_and_again(tmp_path):
         assert not line.answers(LONG)
         with pytest.raises(OwnerGone):
             line.ask("stats", http.wire.dump({"args": [], "more": {}, "request": None, "again": False}))
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"address": "http://127.0.0.1:99999"},
+        {"address": "http://127.0.0.1:1"},
+        {"token": "\xe9"},
+        {"token": "\ud800"},
+        {"token": "a\r\nb"},
+    ],
+    ids=str,
+)
+def test_a_forged_way_to_an_owner_that_lives_is_an_error_with_a_name(tmp_path, monkeypatch, forged):
+    impatient(monkeypatch)
+    path = tmp_path / "q.duckdb"
+    with child(OWN, path) as owner:
+        assert owner.stdout.readline() == "ReviewQueue\n"
+        forge(path, **forged)
+        with pytest.raises(QueueLocked) as error:
+            open_queue(path)
+        assert error.value.pid == owner.pid
+        owner.kill()

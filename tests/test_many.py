@@ -23,8 +23,9 @@ def review_all(queue, name, threads, all_hold=lambda: None):
     leases, failed, start = [], [], threading.Barrier(threads, action=all_hold, timeout=LONG)
 
     def work(who):
-        rng, mine = random.Random(who), queue.claim(who)
+        rng = random.Random(who)
         try:
+            mine = queue.claim(who)
             start.wait()
             while mine or (mine := queue.claim(who, n=rng.randint(1, 20))):
                 leases.extend((task.task_id, task.attempt) for task in mine)
@@ -33,7 +34,7 @@ def review_all(queue, name, threads, all_hold=lambda: None):
                 mine = []
         except BaseException as error:
             failed.append(error)
-            raise
+            start.abort()
 
     reviewers = [threading.Thread(target=work, args=(f"{name}-{i}",)) for i in range(threads)]
     [reviewer.start() for reviewer in reviewers]

@@ -94,7 +94,8 @@ def read(path: str) -> Endpoint | None:
         return None
     kinds = {"str": str, "int": int}
     right = all(type(getattr(found, field.name)) is kinds[str(field.type)] for field in fields(Endpoint))
-    return found if right and found.path == path and found.pid > 0 and _ADDRESS.fullmatch(found.address) else None
+    right = right and found.token.isascii() and bool(_ADDRESS.fullmatch(found.address))
+    return found if right and found.path == path and found.pid > 0 else None
 
 
 def started(pid: int) -> str:
