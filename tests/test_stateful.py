@@ -503,9 +503,9 @@ def case(machine, examples, steps):
     return Case
 
 
-TestQueueInMemory = case(QueueMachine, 30, 40)
-TestQueueInAFile = case(FileMachine, 12, 30)
-TestQueueOverHttp = case(HttpMachine, 12, 30)
+TestQueueInMemory = case(QueueMachine, 25, 40)
+TestQueueInAFile = case(FileMachine, 10, 30)
+TestQueueOverHttp = case(HttpMachine, 10, 30)
 TestManyQueuesInMemory = pytest.mark.nightly(case(QueueMachine, 800, 50))
 TestManyQueuesInAFile = pytest.mark.nightly(case(FileMachine, 300, 50))
 TestManyQueuesOverHttp = pytest.mark.nightly(case(HttpMachine, 300, 50))
