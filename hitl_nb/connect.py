@@ -233,6 +233,16 @@ def _tick(alive: weakref.ref[ReviewQueue], ended: threading.Event) -> None:
         del queue
 
 
+def _forked() -> None:
+    """In a fork: what the process before had open is not open here, and nobody holds the lock."""
+    global _lock
+    _lock = threading.Lock()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 @atexit.register
 def _close_all() -> None:
     for queue in list(_open.values()):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 import duckdb
 
 from hitl_nb.errors import BadInput, HitlError, QueueClosed, StorageFailed
-from hitl_nb.payload import parse
 from hitl_nb.queue.backlog import RECENT, Backlog
 from hitl_nb.queue.engine import DuckDBEngine
-from hitl_nb.queue.file import connect
-from hitl_nb.queue.row import TaskRow, fold
-from hitl_nb.queue.store import Behind, Transaction, event_row, settle, task_row
-from hitl_nb.queue.submit import key_hash
+from hitl_nb.queue.file import told
+from hitl_nb.queue.hold import Hold
+from hitl_nb.queue.row import TaskRow
+from hitl_nb.queue.store import Behind, Transaction, settle
+from hitl_nb.queue.upkeep import catch_up
 from hitl_nb.queue.writer import Job, Writer
 
 T = TypeVar("T")
@@ -61,7 +61,13 @@ class DuckDBStore:
         #: rows that the task table does not show yet: what it shows, and what it should
         self._behind: dict[str, tuple[TaskRow | None, TaskRow]] = {}
         self._process = os.getpid()
-        self._open()
+        self._hold = Hold(path)
+        weakref.finalize(self, self._hold.close).atexit = False  # at exit the queue is closed first
+        try:
+            self._open()
+        except BaseException:
+            self._hold.close()
+            raise
         self._writer = Writer(self, self._serve)
 
     @property
@@ -93,7 +99,7 @@ class DuckDBStore:
         """Run a unit of work on a snapshot; it holds nobody up."""
         transaction, cursor = self._alone(self._snapshot, search)
         try:
-            with _told():
+            with _told(self.name):
                 return work(transaction)
         except StorageFailed:
             self._check_open()  # closed meanwhile
@@ -174,7 +180,12 @@ class DuckDBStore:
                 self._settle()
             self._commit([(job, job.work) for job in jobs], self._behind)
             return
-        jobs[0].end(jobs[0].work(jobs[0]))
+        try:
+            jobs[0].end(jobs[0].work(jobs[0]))
+        except duckdb.Error as error:
+            if isinstance(error, duckdb.FatalException):  # the engine does nothing more before it is opened anew
+                self._recover(error)
+            raise told(self.name, error) from error
 
     def _commit_alone(self, work: Callable[[Transaction], T], job: Job) -> T:
         self._settle()
@@ -186,7 +197,7 @@ class DuckDBStore:
         """Run units of work in one transaction of the engine; one that is refused leaves no trace in it."""
         engine = DuckDBEngine(self._connection)
         done: list[tuple[Job, Any, Transaction]] = []
-        failed: BaseException | None = None
+        failed: duckdb.Error | None = None
         try:
             self._connection.execute("BEGIN")
             for job, work in units:
@@ -206,11 +217,13 @@ class DuckDBStore:
         except duckdb.Error as error:
             failed = error
             done = done if self._recover(error) else []
+        if done:
+            self._hold.acknowledge(self._seq)
         for job, result, transaction in done:
             job.end(result)
             self._wake(transaction)
         if failed:
-            raise StorageFailed(reason=str(failed).splitlines()[0]) from failed
+            raise told(self.name, failed) from failed
 
     def _follow(self, transaction: Transaction) -> None:
         """Take what a unit of work did into memory; should its commit fail, everything is loaded anew."""
@@ -243,7 +256,7 @@ class DuckDBStore:
             self._connection.execute("COMMIT")
         except duckdb.Error as error:
             self._recover(error)
-            raise StorageFailed(reason=str(error).splitlines()[0]) from error
+            raise told(self.name, error) from error
         self._behind = {}
 
     def _recover(self, error: Exception) -> bool:
@@ -261,32 +274,21 @@ class DuckDBStore:
                 self._load()
         except (duckdb.Error, HitlError) as fatal:
             self._closed = f"it stopped after an error of the engine: {str(fatal).splitlines()[0]}"
+            self._hold.close()
         return self._closed is None and self._seq == held
 
     def _open(self) -> None:
-        self._connection = connect(self.name)
-        self._load()
+        self._connection = self._hold.open()
+        with _told(self.name):
+            self._load()
+            self._hold.trust(self._seq)
 
     def _load(self) -> None:
         engine = DuckDBEngine(self._connection)
         self._seq, last = engine.rows("last_seq")[0]
         self._last = last or datetime.min
-        self._catch_up(engine)
+        self._behind = catch_up(engine)
         self._count()
-
-    def _catch_up(self, engine: DuckDBEngine) -> None:
-        """Find what the log holds beyond the task table; a killed owner may have left it behind."""
-        self._behind = {}
-        for event in map(event_row, engine.rows("unsettled")):
-            task_id = str(event.task_id)
-            if task_id not in self._behind:
-                found = [task_row(row) for row in engine.rows("get_task", task_id=task_id)]
-                shown = found[0] if found else None
-                row = fold(shown, event)
-                self._behind[task_id] = (shown, row if shown else replace(row, key_hash=_key_of(engine, task_id)))
-            else:
-                shown, row = self._behind[task_id]
-                self._behind[task_id] = (shown, fold(row, event))
 
     def _count(self, job: Job | None = None) -> None:
         engine = DuckDBEngine(self._connection)
@@ -300,9 +302,8 @@ class DuckDBStore:
             self._settle()
         cursor = self._connection.cursor()
         engine = DuckDBEngine(cursor)
-        with _told():
-            cursor.execute("BEGIN")
-            engine.rows("get_meta")  # the snapshot begins with the first query, not with BEGIN
+        cursor.execute("BEGIN")
+        engine.rows("get_meta")  # the snapshot begins with the first query, not with BEGIN
         behind = None if search else dict(self._behind)
         return Transaction(engine, self.now, self._seq, self._backlog, behind), cursor
 
@@ -311,44 +312,36 @@ class DuckDBStore:
         self._backlog.next_due = DuckDBEngine(self._connection).rows("next_due")[0][0]
 
     def _checkpoint(self, job: Job) -> None:
-        with _told(), suppress(duckdb.TransactionException):  # somebody reads; the engine does it later
+        with suppress(duckdb.TransactionException):  # somebody reads; the engine does it later
             self._connection.execute("CHECKPOINT")
 
     def _copy(self, target: str, job: Job) -> None:
         self._settle()
-        with _told():
-            (name,) = self._connection.execute("SELECT current_database()").fetchone() or ("memory",)
-            quoted = '"' + name.replace('"', '""') + '"'
-            self._connection.execute(f"ATTACH '{target}' AS copy_of_queue")
-            try:
-                self._connection.execute(f"COPY FROM DATABASE {quoted} TO copy_of_queue")
-            finally:
-                self._connection.execute("DETACH copy_of_queue")
+        (name,) = self._connection.execute("SELECT current_database()").fetchone() or ("memory",)
+        quoted = '"' + name.replace('"', '""') + '"'
+        self._connection.execute(f"ATTACH '{target}' AS copy_of_queue")
+        try:
+            self._connection.execute(f"COPY FROM DATABASE {quoted} TO copy_of_queue")
+        finally:
+            self._connection.execute("DETACH copy_of_queue")
 
     def _copy_tables(self, target: Path, job: Job) -> None:
         self._settle()
         for table in ("payload", "event", "task"):
             path = str(target / f"{table}.parquet").replace("'", "''")
-            with _told():
-                self._connection.execute(f"COPY (SELECT * FROM {table}) TO '{path}' (FORMAT parquet)")
+            self._connection.execute(f"COPY (SELECT * FROM {table}) TO '{path}' (FORMAT parquet)")
 
     def _close(self, job: Job) -> None:
         with suppress(StorageFailed):  # the log has it all; the next owner catches up
             self._settle()
         self._closed = self._closed or "it was closed"
-        self._connection.close()
+        self._hold.close()
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(path: str) -> Iterator[None]:
     """Turn an error of the engine into one of ours."""
     try:
         yield
     except duckdb.Error as error:
-        raise StorageFailed(reason=str(error).splitlines()[0]) from error
-
-
-def _key_of(engine: DuckDBEngine, task_id: str) -> int | None:
-    """Return the number of a task's key, which stands in the payload and not in the log."""
-    rows = engine.rows("get_payload", task_id=task_id)
-    return next((key_hash(parse(body)) for _, kind, body in rows if kind == "key"), None)
+        raise told(path, error) from error

@@ -10,7 +10,7 @@ from uuid import UUID
 from hitl_nb.errors import shown
 from hitl_nb.payload import parse
 from hitl_nb.queue.row import COLUMNS, TaskRow, fold
-from hitl_nb.queue.store import Transaction, event_row, task_row
+from hitl_nb.queue.store import Engine, Transaction, event_row, task_row
 from hitl_nb.queue.submit import key_hash
 from hitl_nb.task import MOVES, Move, Status
 
@@ -91,6 +91,28 @@ def _legal(before: TaskRow, move: str, after: TaskRow) -> bool:
     if move == "forget":
         return before.status == after.status
     return move in tuple(Move) and after.status in MOVES[Status(before.status)].get(Move(move), ())
+
+
+def catch_up(engine: Engine) -> dict[str, tuple[TaskRow | None, TaskRow]]:
+    """Find what the log holds beyond the task table; a killed owner may have left it behind."""
+    behind: dict[str, tuple[TaskRow | None, TaskRow]] = {}
+    for event in map(event_row, engine.rows("unsettled")):
+        task_id = str(event.task_id)
+        if task_id in behind:
+            shown, row = behind[task_id]
+            behind[task_id] = shown, fold(row, event)
+            continue
+        found = [task_row(row) for row in engine.rows("get_task", task_id=task_id)]
+        shown = found[0] if found else None
+        row = fold(shown, event)
+        behind[task_id] = shown, row if shown else replace(row, key_hash=_key_of(engine, task_id))
+    return behind
+
+
+def _key_of(engine: Engine, task_id: str) -> int | None:
+    """Return the number of a task's key, which stands in the payload and not in the log."""
+    rows = engine.rows("get_payload", task_id=task_id)
+    return next((key_hash(parse(body)) for _, kind, body in rows if kind == "key"), None)
 
 
 def rebuild(tx: Transaction) -> int:
