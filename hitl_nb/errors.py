@@ -227,8 +227,8 @@ class QueueDamaged(QueueError):
     """The file, or what belongs to it, is not what was written; nothing in it was changed."""
 
     says = (
-        "{path} is damaged: {problems}; save what its log holds with: hitl-nb rebuild {path} NEW, or restore the newest "
-        "backup (hitl-nb doctor {path} looks into everything); nothing was changed"
+        "{path} is damaged: {problems}; save what its log holds with: hitl-nb rebuild {path} NEW, or restore the "
+        "newest backup (hitl-nb doctor {path} looks into everything); nothing was changed"
     )
 
 

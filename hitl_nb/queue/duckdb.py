@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import duckdb
 
 from hitl_nb.errors import BadInput, HitlError, QueueClosed, StorageFailed
 from hitl_nb.queue.backlog import RECENT, Backlog
+from hitl_nb.queue.change import copied
 from hitl_nb.queue.engine import DuckDBEngine
 from hitl_nb.queue.file import told
 from hitl_nb.queue.hold import Hold
@@ -27,6 +29,8 @@ from hitl_nb.queue.writer import Job, Writer
 
 T = TypeVar("T")
 
+#: how long closing waits for those who read, and then for those whom it interrupts, in seconds
+PATIENCE = 3.0
 #: rows that the task table may be behind the log before it has to follow
 MOST_BEHIND = 1000
 
@@ -57,6 +61,7 @@ class DuckDBStore:
         self._lock = threading.Lock()
         self._watchers: dict[str, list[Callable[[], None]]] = defaultdict(list)
         self._closed: str | None = None
+        self._readers: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
         self._seq, self._last = 0, datetime.min
         #: rows that the task table does not show yet: what it shows, and what it should
         self._behind: dict[str, tuple[TaskRow | None, TaskRow]] = {}
@@ -106,10 +111,12 @@ class DuckDBStore:
             raise
         except RuntimeError as error:
             if str(error) == "Query interrupted":  # the engine's only word for a signal
+                self._check_open()
                 raise KeyboardInterrupt from error
             raise
         finally:
             cursor.close()
+            self._readers.discard(cursor)
 
     def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` after each change of a task, on the writer's thread; returns what ends it."""
@@ -128,6 +135,7 @@ class DuckDBStore:
         """Copy the whole file to a new one while it is open."""
         if "\0" in path or Path(path).exists() or not Path(path).parent.is_dir():
             raise BadInput(name="path", value=path, remedy="pass the path of a new file in a folder that exists")
+        self.write(lambda tx: copied(tx, "backup", path))
         try:
             self._alone(self._copy, path.replace("'", "''"))
         except StorageFailed:
@@ -139,6 +147,7 @@ class DuckDBStore:
         target = Path(folder)
         if "\0" in folder or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
             raise BadInput(name="folder", value=folder, remedy="pass a new or empty folder")
+        self.write(lambda tx: copied(tx, "snapshot", folder))
         target.mkdir(parents=True, exist_ok=True)
         self._alone(self._copy_tables, target)
 
@@ -301,6 +310,7 @@ class DuckDBStore:
         if search:
             self._settle()
         cursor = self._connection.cursor()
+        self._readers.add(cursor)
         engine = DuckDBEngine(cursor)
         cursor.execute("BEGIN")
         engine.rows("get_meta")  # the snapshot begins with the first query, not with BEGIN
@@ -335,6 +345,11 @@ class DuckDBStore:
         with suppress(StorageFailed):  # the log has it all; the next owner catches up
             self._settle()
         self._closed = self._closed or "it was closed"
+        until = time.monotonic() + PATIENCE
+        while self._readers and time.monotonic() < until + PATIENCE:  # at exit nobody may be left inside the engine
+            for cursor in [*self._readers] if time.monotonic() > until else ():
+                cursor.interrupt()
+            time.sleep(0.01)
         self._hold.close()
 
 

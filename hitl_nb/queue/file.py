@@ -49,7 +49,8 @@ def connect(path: str, lock: Callable[[], None] = lambda: None) -> duckdb.DuckDB
         What stands in the way, and the way out.
     """
     if path != ":memory:":
-        _check_file(Path(path))
+        check_file(Path(path))
+        check_writable(Path(path))
     lock()
     try:
         connection = duckdb.connect(path, config=SETTINGS)
@@ -67,15 +68,20 @@ def connect(path: str, lock: Callable[[], None] = lambda: None) -> duckdb.DuckDB
     return connection
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what cannot be a queue before the engine sees it."""
     if path.exists() and not path.is_file():
         raise NotAQueue(path=str(path), reason="it is a folder" if path.is_dir() else "it is no regular file")
-    if not path.parent.is_dir():
-        raise QueueReadOnly(path=str(path), reason=f"the folder {path.parent} does not exist; create it")
     wal = Path(f"{path}.wal")
     if not path.exists() and wal.exists() and wal.stat().st_size:  # the engine would delete it
         problems = f"the file is gone, and what was not yet in it stands in {wal}; put the file back, or move that away"
         raise QueueDamaged(path=str(path), problems=problems)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place that is marked read-only, even to who could write there all the same."""
+    if not path.parent.is_dir():
+        raise QueueReadOnly(path=str(path), reason=f"the folder {path.parent} does not exist; create it")
     place = path if path.exists() else path.parent
     marked = not place.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
     if marked or not os.access(place, os.W_OK):

@@ -6,7 +6,6 @@ import ctypes
 import os
 import sys
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 

@@ -250,7 +250,7 @@ class ReviewQueue(Shows):
         self._write(lambda tx: change.reopen(tx, task_id))
 
     def forget(self, subject: str) -> change.Forgotten:
-        """Erase every payload about a subject; open tasks among them are withdrawn. Facts and times stay."""
+        """Erase every payload about a subject, withdraw open tasks among them, and say what may hold the data still."""
         found = self._write(lambda tx: change.forget(tx, subject), search=True)
         self.store.checkpoint()
         return found
@@ -347,7 +347,9 @@ class ReviewQueue(Shows):
 
     def export(self, path: str, inputs: bool = False) -> int:
         """Write the history to .parquet, .jsonl or .csv (formulas get an apostrophe in front); returns its length."""
-        return self._read(lambda tx: history.export(tx, str(path), inputs))
+        target = history.export_target(str(path))
+        self._write(lambda tx: change.copied(tx, "export", target))
+        return self._read(lambda tx: history.export(tx, target, inputs))
 
     # -- upkeep
 
@@ -357,7 +359,7 @@ class ReviewQueue(Shows):
 
     def rebuild(self) -> int:
         """Write the task table anew from the log; returns the number of tasks."""
-        count = self._write(upkeep.rebuild, search=True)
+        count = self._write(lambda tx: upkeep.rebuild(tx, self.name), search=True)
         self.store.recount()
         return count
 

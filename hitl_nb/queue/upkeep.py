@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice, pairwise
 from uuid import UUID
 
-from hitl_nb.errors import shown
+from hitl_nb.errors import QueueDamaged, shown
 from hitl_nb.payload import parse
 from hitl_nb.queue.row import COLUMNS, TaskRow, fold
 from hitl_nb.queue.store import Engine, Transaction, event_row, task_row
@@ -42,13 +42,14 @@ def verify(tx: Transaction) -> list[str]:
 
 def _problems(tx: Transaction) -> Iterator[str]:
     yield from (_SAYS[what].format(seq) for seq, what in tx.rows("disorder", n=NAMED_OF_A_KIND))
+    yield from (f"{what} {name} should not be there: this file has none" for what, name in tx.rows("extras"))
     for what in ("doubled", "missing_payload", "stray_payload"):
         yield from (_SAYS[what].format(row[0]) for row in tx.rows(what, n=NAMED_OF_A_KIND))
     for page in pages(tx):
         try:
             yield from _differences(tx, page)
             yield from (_SAYS["altered"].format(row[0]) for row in tx.rows("altered", **page))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, LookupError) as error:
             yield f"a task up to {page['until'] or 'the last'} has a log or key that cannot be read: {shown(error)}"
 
 
@@ -115,14 +116,24 @@ def _key_of(engine: Engine, task_id: str) -> int | None:
     return next((key_hash(parse(body)) for _, kind, body in rows if kind == "key"), None)
 
 
-def rebuild(tx: Transaction) -> int:
-    """Write the task table anew from the log, page by page; returns the number of tasks."""
+def rebuild(tx: Transaction, path: str = ":memory:") -> int:
+    """Write the task table anew from the log, page by page; returns the number of tasks.
+
+    Raises
+    ------
+    QueueDamaged
+        The log cannot be read; nothing was changed.
+    """
     import pyarrow as pa
 
     found, count = pages(tx), 0
     tx.rows("clear_tasks")
     for page in found:
-        rows = [row for row, _ in from_log(tx, page)]
+        try:
+            rows = [row for row, _ in from_log(tx, page)]
+        except (ValueError, TypeError, LookupError) as error:
+            problems = f"its log cannot be read up to task {page['until'] or 'the last'} ({shown(error)})"
+            raise QueueDamaged(path=path, problems=problems) from error
         if rows:
             tx.engine.put_arrow("task", pa.table({c: [getattr(row, c) for row in rows] for c in COLUMNS}))
         count += len(rows)
