@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 from hitl_nb.connect import reached
 from hitl_nb.display import Shows, Table, line
@@ -19,14 +19,15 @@ from hitl_nb.queue.hold import acknowledged
 from hitl_nb.queue.look import Look
 from hitl_nb.queue.store import Transaction
 
-T = TypeVar("T")
-
 #: free space below which a checkpoint may not find room, in bytes
 LITTLE = 100 * 2**20
 #: size of the engine's own log from which on something keeps it from being taken in, in bytes
 LARGE_WAL = 128 * 2**20
 #: how long a lease may be over before nobody seems to look after the queue
 LONG_OVER = timedelta(hours=1)
+#: problems of the task table alone, and of what somebody added to it
+_DERIVED = re.compile(r"task \S+ (differs from its log|is in the log but not in the table|stands twice)")
+_EXTRA = re.compile(r"(index|constraint) .* should not be there")
 #: most problems, leases and deadlines that are told
 TOLD = 20
 
@@ -158,7 +159,7 @@ def _asked(queue: ReviewQueue) -> Iterator[Finding]:
     """Look through the owner; it ends leases and applies deadlines itself."""
     yield Finding(what="schema", fine=True, says=f"version {SCHEMA_VERSION}, that of its owner")
     yield _clock(queue.now)
-    yield from _verified("queue.rebuild()", queue.verify, queue.name)
+    yield from _verified(queue)
     overdue = queue.stats().overdue
     yield _late("deadlines", overdue, f"{overdue} open tasks are overdue")
 
@@ -187,7 +188,7 @@ def _looked(path: str, look: Look) -> Iterator[Finding]:
     yield _acknowledged(path, seq)
     yield _clock(last)
     queue = ReviewQueue(look)  # type: ignore[arg-type]  # it only reads
-    yield from _verified("queue.rebuild()", queue.verify, path)
+    yield from _verified(queue)
     over = len(_rows(look, "leases_out", _now() - LONG_OVER))
     yield _late("leases", over, f"{over} claims ended over an hour ago, and nobody gave the tasks free")
     due = len(_rows(look, "deadlines_due", _now()))
@@ -231,18 +232,23 @@ def _clock(last: datetime) -> Finding:
     return Finding(what="clock", fine=True, says="not behind the log")
 
 
-def _verified(rebuild: str, verify: Callable[[], list[str]], path: str) -> Iterator[Finding]:
+def _verified(queue: ReviewQueue) -> Iterator[Finding]:
     try:
-        problems = verify()
+        problems = queue.verify()
     except HitlError as error:
-        yield Finding(what="content", fine=False, says=str(error), todo=_backup(path))
+        yield Finding(what="content", fine=False, says=str(error), todo=_backup(queue.name))
         return
     for problem in problems[:TOLD]:
-        derived = any(words in problem for words in ("differs from its log", "in the table", "stands twice"))
-        todo = rebuild if derived and "event" not in problem.split()[:1] else _backup(path)
-        yield Finding(what="content", fine=False, says=problem, todo=todo)
+        yield Finding(what="content", fine=False, says=problem, todo=_remedy(problems, queue.name))
     if not problems:
         yield Finding(what="content", fine=True, says="log, table and payloads agree; no index, no constraint")
+
+
+def _remedy(problems: list[str], path: str) -> str:
+    """Say what to do about all problems together: the table is built anew only from a log that has everything."""
+    if all(map(_EXTRA.match, problems)):
+        return f"hitl-nb rebuild {path} NEW.duckdb, which has none"
+    return "queue.rebuild()" if all(map(_DERIVED.match, problems)) else _backup(path)
 
 
 def _backups(look: Look) -> Finding:

@@ -168,7 +168,7 @@ ORPHAN = """
 def test_a_fork_never_owns_a_file_that_its_parent_had_open(path):
     done = run(ORPHAN, path)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert "spawn" in open(f"{path}.said").read()
+    assert "spawn" in path.with_name("q.duckdb.said").read_text()
     with open_queue(path, serve=None) as queue:  # and it does not keep others out
         assert queue.stats().total == 1
         assert queue.verify() == []

@@ -38,9 +38,10 @@ class Hold:
 
     def open(self) -> duckdb.DuckDBPyConnection:
         """Open or create the file, or open it anew; until it is trusted, closing leaves it byte for byte as it is."""
-        if self.path != ":memory:" and not Path(self.path).exists():
-            self._beside.unlink(missing_ok=True)
+        new = self.path != ":memory:" and not Path(self.path).exists()
         self._connection = connect(self.path, self.lock)
+        if new:
+            self._beside.unlink(missing_ok=True)
         return self._connection
 
     def trust(self, seq: int) -> None:
