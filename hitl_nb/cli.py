@@ -1,4 +1,4 @@
-"""Command line: hitl-nb demo | lab | stats | export | serve."""
+"""Command line: hitl-nb demo | lab | stats | export | doctor | rebuild | serve."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hitl_nb.connect import open_queue, serve_file
+from hitl_nb.display import clean
 from hitl_nb.errors import BadInput, HitlError
 from hitl_nb.shipped import shipped
 
@@ -23,8 +24,9 @@ _EXAMPLES = """examples:
   hitl-nb lab                               the notebooks, in JupyterLab
   hitl-nb stats hitl-demo.duckdb            what is in a queue
   hitl-nb export hitl-demo.duckdb out.csv   every decision with its answer
+  hitl-nb doctor hitl-demo.duckdb           is the file sound, and what to do if not
 
-exit codes: 0 done, 1 it could not be done (the message says what to do), 2 the call was off
+exit codes: 0 done, 1 it could not be done or the doctor found something (what to do is said), 2 the call was off
 """
 
 
@@ -32,11 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except HitlError as error:
-        print(f"hitl-nb: {error}", file=sys.stderr)
+        print(f"hitl-nb: {clean(str(error))}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("out", type=Path, help="ends in .parquet, .csv or .jsonl")
     export.add_argument("--inputs", action="store_true", help="add the scalar input fields")
     export.set_defaults(run=_export)
+    doctor = commands.add_parser("doctor", help="look at everything about a queue file, and say what to do")
+    doctor.add_argument("file", type=Path, help="queue file; it is not changed")
+    doctor.set_defaults(run=_doctor)
+    rebuild = commands.add_parser("rebuild", help="make a new queue file from the log of a damaged one")
+    rebuild.add_argument("file", type=Path, help="damaged queue file; it is not changed")
+    rebuild.add_argument("new", type=Path, help="file to create")
+    rebuild.set_defaults(run=_rebuild)
     serve = commands.add_parser("serve", help="own a queue file for the processes that share it")
     serve.add_argument("file", type=Path, help="queue file")
     serve.add_argument("--idle", type=float, default=300.0, help="end after so many seconds without a call")
@@ -125,6 +133,22 @@ def _stats(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     with _opened(options.file) as queue:
         print(f"{queue.export(str(options.out), inputs=options.inputs)} decisions written to {options.out}")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from hitl_nb.doctor import examine
+
+    found = examine(options.file, os.environ.get("HITL_NB_TOKEN"))
+    print(found)
+    return 0 if found.fine else 1
+
+
+def _rebuild(options: argparse.Namespace) -> None:
+    from hitl_nb.queue.duckdb import utc_now
+    from hitl_nb.queue.look import salvage
+
+    count = salvage(str(options.file.resolve()), str(options.new.resolve()), utc_now())
+    print(f"{count} tasks are in {clean(str(options.new))}; look at it with: hitl-nb doctor {clean(str(options.new))}")
 
 
 if __name__ == "__main__":

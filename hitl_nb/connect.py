@@ -105,6 +105,17 @@ def open_queue(
         return known
 
 
+def reached(path: str, token: str | None = None) -> ReviewQueue | None:
+    """Return the queue of a file that this or another process has open and shares; None where nobody does."""
+    from hitl_nb.queue.http import RemoteQueue
+
+    known = _open.get(path)
+    if known is not None and not known.closed:
+        return known
+    line = _Opening(path=path, token=token, serve=None).line()
+    return None if line is None else RemoteQueue(path, lambda: line)
+
+
 def _new(name: str, clock: Callable[[], datetime] | None) -> ReviewQueue:
     from hitl_nb.queue.duckdb import DuckDBStore, utc_now
 
@@ -146,7 +157,7 @@ class _Opening:
                     starting, until = _spawn(self.path, self.token), time.monotonic() + STARTING
             except QueueLocked as error:
                 locked = error
-            line = self._line()
+            line = self.line()
             if line is not None:
                 return line
             if time.monotonic() > until:
@@ -173,7 +184,8 @@ class _Opening:
             return locked
         return QueueLocked(path=self.path, owner=f"{locked.values['owner']}, which does not answer", pid=found.pid)
 
-    def _line(self) -> Line | None:
+    def line(self) -> Line | None:
+        """Return the line to a living owner; None if there is none."""
         from hitl_nb.queue import endpoint
 
         found = endpoint.read(self.path)
@@ -240,6 +252,16 @@ def _tick(alive: weakref.ref[ReviewQueue], ended: threading.Event) -> None:
         with suppress(QueueError):  # closed between two looks, or a full disk: look again later
             queue.tick_if_due()
         del queue
+
+
+def _forked() -> None:
+    """In a fork: what the process before had open is not open here, and nobody holds the lock."""
+    global _lock
+    _lock = threading.Lock()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 @atexit.register

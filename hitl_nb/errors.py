@@ -233,9 +233,12 @@ class StorageFailed(QueueError):
 
 
 class QueueDamaged(QueueError):
-    """The tables disagree."""
+    """The file, or what belongs to it, is not what was written; nothing in it was changed."""
 
-    says = "{path} is damaged: {problems}; run queue.rebuild(), or restore a backup"
+    says = (
+        "{path} is damaged: {problems}; save what its log holds with: hitl-nb rebuild {path} NEW, or restore the "
+        "newest backup (hitl-nb doctor {path} looks into everything); nothing was changed"
+    )
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------

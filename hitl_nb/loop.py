@@ -144,7 +144,8 @@ class Loop:
             self._retraining.release()
         made = report.challenger
         facts = {"model": made.version, "data": made.data_hash, "promoted": report.promoted}
-        self.queue.note("retrain", facts | {"says": str(report)})
+        folder = None if self.models is None else str(self.models.folder.absolute())
+        self.queue.note("retrain", facts | {"folder": folder, "says": str(report)})
         return report
 
     def _retrained(self, progress: Callable[[str], None], force: bool) -> RetrainReport:

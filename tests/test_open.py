@@ -13,6 +13,7 @@ from hitl_nb.errors import (
     BadInput,
     NotAQueue,
     QueueClosed,
+    QueueDamaged,
     QueueError,
     QueueLocked,
     QueueReadOnly,
@@ -76,11 +77,11 @@ def test_an_empty_file_is_no_queue(tmp_path):
     assert "empty" in refused(path, NotAQueue).reason
 
 
-def test_a_torn_file_is_no_queue(tmp_path):
+def test_a_torn_file_is_damaged(tmp_path):
     path = tmp_path / "q.duckdb"
     open_queue(path).close()
     path.write_bytes(path.read_bytes()[:5000])
-    refused(path, NotAQueue)
+    refused(path, QueueDamaged)
 
 
 def test_a_folder_is_no_queue(tmp_path):

@@ -2,25 +2,70 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from hitl_nb.display import Shows, Table, table
 from hitl_nb.errors import BadInput, IllegalMove
 from hitl_nb.payload import canonical, name
-from hitl_nb.queue.row import TaskRow
+from hitl_nb.queue.row import EventRow, TaskRow, aware
 from hitl_nb.queue.store import Transaction
 from hitl_nb.queue.submit import known_confidence, model_of, texts
 from hitl_nb.task import OPEN, Move, Status
 
+#: events that tell of a copy
+COPIES = ("backup", "snapshot", "export")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Forgotten:
-    """What an erasure did."""
+class Copy:
+    """A copy that was made of the queue, as its log tells."""
+
+    #: backup, snapshot or export
+    kind: str
+    #: where, absolute
+    path: str
+    #: when the last one was made there, aware
+    at_time: datetime
+
+    @property
+    def there(self) -> bool | None:
+        """Whether something stands at that path now; None: that cannot be known."""
+        try:
+            os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except (OSError, ValueError):
+            return None
+        return True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Forgotten(Shows):
+    """What an erasure did, and what may hold the data still; showing it tells which copies are there."""
 
     #: tasks whose payload is gone
     tasks: tuple[str, ...]
     #: those of them that were open, and are withdrawn now
     withdrawn: tuple[str, ...]
+    #: backups, snapshots and exports made since the first of these tasks came; copies made by hand are not known
+    copies: tuple[Copy, ...] = ()
+    #: models fitted by a loop since the first of these tasks was answered; others are not known
+    models: tuple[str, ...] = ()
+
+    def _table(self) -> Table:
+        states = {True: "there", False: "gone", None: "unknown"}
+        rows = [(copy.kind, copy.path, f"{copy.at_time:%Y-%m-%d %H:%M}", states[copy.there]) for copy in self.copies]
+        rows += [("model", model, "", "may have learned from it") for model in self.models]
+        notes = ["next: delete what is there, and retrain or delete the models"] if rows else []
+        notes += ["the file may hold erased text in parts that it no longer uses; one made by queue.backup() does not"]
+        title = f"{len(self.tasks)} tasks erased, {len(self.withdrawn)} of them were open and are withdrawn"
+        facts = ["what may hold the data still:" if rows else "no copy and no model is known that holds the data"]
+        return table(title, ("what", "where", "made at", "now") if rows else (), rows, notes, facts)
 
 
 def replace(tx: Transaction, task_id: str, input_data: Any, ai_prediction: Any, confidence: float | None) -> TaskRow:
@@ -78,7 +123,7 @@ def reopen(tx: Transaction, task_id: str) -> TaskRow:
 
 def forget(tx: Transaction, subject: str) -> Forgotten:
     """Erase everything personal about a subject; facts and times stay in the log."""
-    body = canonical(name("subject", subject), "subject")
+    body, seq = canonical(name("subject", subject), "subject"), tx.seq
     rows = [tx.task(str(task_id)) for (task_id,) in tx.rows("subject_tasks", subject=body)]
     if not rows:
         raise BadInput(name="subject", value=subject, remedy="no task is about this subject; nothing was erased")
@@ -88,7 +133,38 @@ def forget(tx: Transaction, subject: str) -> Forgotten:
             row = withdraw(tx, row.task_id, None)
         tx.rows("erase", task_id=row.task_id)
         tx.mark(row, "forget", erased_at=tx.now, key_hash=None)
-    return Forgotten(tasks=tuple(row.task_id for row in rows), withdrawn=tuple(open_ones))
+    return forgotten(tx, [row.task_id for row in rows], open_ones, seq)
+
+
+def forgotten(tx: Transaction, tasks: Sequence[str], withdrawn: Sequence[str], until: int) -> Forgotten:
+    """Return what an erasure did that began after event number ``until``."""
+    found = tx.events("traces", task_ids=list(tasks), until=until)
+    models = dict.fromkeys(model for event in found if event.move == "retrain" if (model := _model(event)))
+    return Forgotten(tasks=tuple(tasks), withdrawn=tuple(withdrawn), copies=copies(found), models=tuple(models))
+
+
+def copies(found: Sequence[EventRow]) -> tuple[Copy, ...]:
+    """Return the copies of which events tell, each path once."""
+    told: dict[tuple[str, str], EventRow] = {}
+    for event in found:
+        path = event.facts.get("path")
+        if event.move in COPIES and isinstance(path, str):
+            told[event.move, path] = event
+    return tuple(
+        Copy(kind=kind, path=path, at_time=aware(event.at_time) or event.at_time)
+        for (kind, path), event in told.items()
+    )
+
+
+def _model(event: EventRow) -> str | None:
+    model, folder = event.facts.get("model"), event.facts.get("folder")
+    return f"{model} in {folder}" if model and folder else str(model) if model else None
+
+
+def copied(tx: Transaction, kind: str, path: str | Path) -> None:
+    """Log that a copy is being made, so that an erasure can name it."""
+    place = os.fsencode(Path(path).absolute()).decode("utf-8", "backslashreplace")
+    tx.note(kind, None, {"path": place})
 
 
 def deliver(tx: Transaction, row: TaskRow, to: str) -> TaskRow:

@@ -6,10 +6,10 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,18 +17,21 @@ from typing import Any, TypeVar
 import duckdb
 
 from hitl_nb.errors import BadInput, HitlError, QueueClosed, StorageFailed
-from hitl_nb.payload import parse
 from hitl_nb.queue.backlog import RECENT, Backlog
+from hitl_nb.queue.change import copied
 from hitl_nb.queue.engine import DuckDBEngine
-from hitl_nb.queue.file import connect, copy
+from hitl_nb.queue.file import copy, told
 from hitl_nb.queue.hand import AtHand
-from hitl_nb.queue.row import TaskRow, fold
-from hitl_nb.queue.store import Behind, Transaction, event_row, settle, task_row
-from hitl_nb.queue.submit import key_hash
+from hitl_nb.queue.hold import Hold
+from hitl_nb.queue.row import TaskRow
+from hitl_nb.queue.store import Behind, Transaction, settle
+from hitl_nb.queue.upkeep import catch_up
 from hitl_nb.queue.writer import Job, Writer
 
 T = TypeVar("T")
 
+#: how long closing waits for those who read, and then for those whom it interrupts, in seconds
+PATIENCE = 3.0
 #: rows that the task table may be behind the log before it has to follow
 MOST_BEHIND = 1000
 
@@ -59,11 +62,18 @@ class DuckDBStore:
         self._lock = threading.Lock()
         self._watchers: dict[str, list[Callable[[], None]]] = defaultdict(list)
         self._closed: str | None = None
+        self._readers: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
         self._seq, self._last, self._since = 0, datetime.min, 0.0
         #: rows that the task table does not show yet: what it shows, and what it should
         self._behind: dict[str, tuple[TaskRow | None, TaskRow]] = {}
         self._process = os.getpid()
-        self._open()
+        self._hold = Hold(path)
+        weakref.finalize(self, self._hold.close).atexit = False  # at exit the queue is closed first
+        try:
+            self._open()
+        except BaseException:
+            self._hold.close()
+            raise
         self._writer = Writer(self, self._serve)
 
     @property
@@ -98,17 +108,19 @@ class DuckDBStore:
         """Run a unit of work on a snapshot; it holds nobody up."""
         transaction, cursor = self._alone(self._snapshot, search)
         try:
-            with _told():
+            with _told(self.name):
                 return work(transaction)
         except StorageFailed:
             self._check_open()  # closed meanwhile
             raise
         except RuntimeError as error:
             if str(error) == "Query interrupted":  # the engine's only word for a signal
+                self._check_open()
                 raise KeyboardInterrupt from error
             raise
         finally:
             cursor.close()
+            self._readers.discard(cursor)
 
     def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` after each change of a task, on the writer's thread; returns what ends it."""
@@ -127,6 +139,7 @@ class DuckDBStore:
         """Copy the whole file to a new one while it is open."""
         if "\0" in path or Path(path).exists() or not Path(path).parent.is_dir():
             raise BadInput(name="path", value=path, remedy="pass the path of a new file in a folder that exists")
+        self.write(lambda tx: copied(tx, "backup", path))
         try:
             self._alone(self._copy, path)
         except StorageFailed:
@@ -138,6 +151,7 @@ class DuckDBStore:
         target = Path(folder)
         if "\0" in folder or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
             raise BadInput(name="folder", value=folder, remedy="pass a new or empty folder")
+        self.write(lambda tx: copied(tx, "snapshot", folder))
         target.mkdir(parents=True, exist_ok=True)
         self._alone(self._copy_tables, target)
 
@@ -180,12 +194,11 @@ class DuckDBStore:
             self._commit([(job, job.work) for job in jobs], self._behind)
             return
         try:
-            with _told():
-                jobs[0].end(jobs[0].work(jobs[0]))
-        except StorageFailed as error:
-            if isinstance(error.__cause__, duckdb.FatalException):  # or the next call would fail for it
-                self._recover(error.__cause__)
-            raise
+            jobs[0].end(jobs[0].work(jobs[0]))
+        except duckdb.Error as error:
+            if isinstance(error, duckdb.FatalException):  # the engine does nothing more before it is opened anew
+                self._recover(error)
+            raise told(self.name, error) from error
 
     def _commit_alone(self, work: Callable[[Transaction], T], job: Job) -> T:
         self._settle()
@@ -220,13 +233,15 @@ class DuckDBStore:
             failed = error
             if not self._recover(error) or self._seq == before:
                 done, refused = [], []
+        if done:
+            self._hold.acknowledge(self._seq)
         for job, reason in refused:
             job.end(error=reason)
         for job, result, transaction in done:
             job.end(result)
             self._wake(transaction)
         if failed:
-            raise StorageFailed(reason=f"{failed}".partition("\n")[0] or repr(failed)) from failed
+            raise told(self.name, failed) from failed
 
     def _follow(self, transaction: Transaction) -> None:
         """Take what a unit of work did into memory; should its commit fail, everything is loaded anew."""
@@ -258,7 +273,7 @@ class DuckDBStore:
             self._engine.commit()
         except duckdb.Error as error:
             self._recover(error)
-            raise StorageFailed(reason=str(error).splitlines()[0]) from error
+            raise told(self.name, error) from error
         self._behind = {}
 
     def _recover(self, error: Exception) -> bool:
@@ -276,32 +291,21 @@ class DuckDBStore:
                 self._load()
         except (duckdb.Error, HitlError) as fatal:
             self._closed = f"it stopped after an error of the engine: {str(fatal).splitlines()[0]}"
+            self._hold.close()
         return self._closed is None and self._seq == held
 
     def _open(self) -> None:
-        self._connection = connect(self.name)
-        self._load()
+        self._connection = self._hold.open()
+        with _told(self.name):
+            self._load()
+            self._hold.trust(self._seq)
 
     def _load(self) -> None:
         self._engine = engine = DuckDBEngine(self._connection)
         self._seq, last = engine.rows("last_seq")[0]
         self._since, self._last = time.monotonic(), last or datetime.min
-        self._catch_up(engine)
+        self._behind = catch_up(engine)
         self._count()
-
-    def _catch_up(self, engine: DuckDBEngine) -> None:
-        """Find what the log holds beyond the task table; a killed owner may have left it behind."""
-        self._behind = {}
-        for event in map(event_row, engine.rows("unsettled")):
-            task_id = str(event.task_id)
-            if task_id not in self._behind:
-                found = [task_row(row) for row in engine.rows("get_task", task_id=task_id)]
-                shown = found[0] if found else None
-                row = fold(shown, event)
-                self._behind[task_id] = (shown, row if shown else replace(row, key_hash=_key_of(engine, task_id)))
-            else:
-                shown, row = self._behind[task_id]
-                self._behind[task_id] = (shown, fold(row, event))
 
     def _count(self, job: Job | None = None) -> None:
         engine, self._hand = self._engine, AtHand()
@@ -314,10 +318,10 @@ class DuckDBStore:
         if search:
             self._settle()
         cursor = self._connection.cursor()
+        self._readers.add(cursor)
         engine = DuckDBEngine(cursor)
-        with _told():
-            cursor.execute("BEGIN")
-            engine.rows("get_meta")  # the snapshot begins with the first query, not with BEGIN
+        cursor.execute("BEGIN")
+        engine.rows("get_meta")  # the snapshot begins with the first query, not with BEGIN
         behind = None if search else dict(self._behind)
         return Transaction(engine, self.now, self._seq, self._backlog, behind), cursor
 
@@ -337,33 +341,30 @@ class DuckDBStore:
 
     def _copy(self, target: str, job: Job) -> None:
         self._settle()
-        with _told():
-            copy(self._connection, target)
+        copy(self._connection, target)
 
     def _copy_tables(self, target: Path, job: Job) -> None:
         self._settle()
         for table in ("payload", "event", "task"):
             path = str(target / f"{table}.parquet").replace("'", "''")
-            with _told():
-                self._connection.execute(f"COPY (SELECT * FROM {table}) TO '{path}' (FORMAT parquet)")
+            self._connection.execute(f"COPY (SELECT * FROM {table}) TO '{path}' (FORMAT parquet)")
 
     def _close(self, job: Job) -> None:
         with suppress(StorageFailed):  # the log has it all; the next owner catches up
             self._settle()
         self._closed = self._closed or "it was closed"
-        self._connection.close()
+        until = time.monotonic() + PATIENCE
+        while self._readers and time.monotonic() < until + PATIENCE:  # at exit nobody may be left inside the engine
+            for cursor in [*self._readers] if time.monotonic() > until else ():
+                cursor.interrupt()
+            time.sleep(0.01)
+        self._hold.close()
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(path: str) -> Iterator[None]:
     """Turn an error of the engine into one of ours."""
     try:
         yield
     except duckdb.Error as error:
-        raise StorageFailed(reason=str(error).splitlines()[0]) from error
-
-
-def _key_of(engine: DuckDBEngine, task_id: str) -> int | None:
-    """Return the number of a task's key, which stands in the payload and not in the log."""
-    rows = engine.rows("get_payload", task_id=task_id)
-    return next((key_hash(parse(body)) for _, kind, body in rows if kind == "key"), None)
+        raise told(path, error) from error

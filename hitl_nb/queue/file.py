@@ -7,25 +7,35 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import duckdb
 
-from hitl_nb.errors import HitlError, MigrationFailed, NotAQueue, QueueLocked, QueueReadOnly, QueueTooNew
+from hitl_nb.errors import (
+    HitlError,
+    MigrationFailed,
+    NotAQueue,
+    QueueDamaged,
+    QueueLocked,
+    QueueReadOnly,
+    QueueTooNew,
+    StorageFailed,
+)
 from hitl_nb.queue.store import statements
 
 #: version of the tables that queries.sql makes; older files are brought to it, a file of a newer one is refused
 SCHEMA_VERSION = 1
-#: nothing from outside is code: no downloads, no Python variables as tables; then the door is locked
-SETTINGS = (
-    "SET python_enable_replacements = false",
-    "SET autoinstall_known_extensions = false",
-    "SET autoload_known_extensions = false",
-    "SET lock_configuration = true",
+#: nothing from outside is code: no downloads, not even to open a file of another kind, no Python variables as tables
+SETTINGS: dict[str, str | bool | int | float | list[str]] = dict.fromkeys(
+    ("python_enable_replacements", "autoinstall_known_extensions", "autoload_known_extensions"), "false"
 )
+#: where a file of the engine says that it is one
+_MAGIC = slice(8, 12)
+#: how the engine tells that bytes are not those that it wrote; it has no class for that
+_CORRUPT = re.compile("corrupt|could not read enough bytes|replaying wal|deserializ|not a valid duckdb", re.IGNORECASE)
 
 _log = logging.getLogger("hitl_nb")
 
@@ -35,32 +45,40 @@ def migrations() -> dict[int, str]:
     return {int(version): sql for version, sql in statements("migrations.sql").items()}
 
 
-def connect(path: str, steps: Mapping[int, str] | None = None) -> duckdb.DuckDBPyConnection:
-    """Open or create a queue file, bring it to this package's schema version, and lock the engine's doors.
+def connect(
+    path: str, steps: Mapping[int, str] | None = None, lock: Callable[[], None] = lambda: None
+) -> duckdb.DuckDBPyConnection:
+    """Open or create a queue file, and bring it to this package's schema version.
+
+    Closing it changes nothing in it, until somebody lets the engine checkpoint.
 
     Parameters
     ----------
     path
-        File, or ``:memory:``.
+        The file, or ``:memory:``.
     steps
         Migrations by the version that they lead to; by default those of this package.
+    lock
+        Called before the engine opens it, and again once it is there.
 
     Raises
     ------
-    QueueLocked, QueueReadOnly, NotAQueue, QueueTooNew, MigrationFailed
+    QueueLocked, QueueReadOnly, NotAQueue, QueueDamaged, QueueTooNew, MigrationFailed
         What stands in the way, and the way out.
     """
     try:
         if path != ":memory:":
-            _check_file(Path(path))
+            check_file(Path(path))
+            check_writable(Path(path))
             _make(Path(path))
-        connection = duckdb.connect(path)
+        lock()
+        connection = duckdb.connect(path, config=SETTINGS)
     except duckdb.Error as error:
         raise _cannot_open(path, error) from error
     try:
+        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+        lock()
         _check_schema(connection, path, migrations() if steps is None else steps)
-        for setting in SETTINGS:
-            connection.execute(setting)
     except BaseException as error:
         connection.close()
         if isinstance(error, duckdb.Error):
@@ -69,9 +87,18 @@ def connect(path: str, steps: Mapping[int, str] | None = None) -> duckdb.DuckDBP
     return connection
 
 
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise NotAQueue(path=str(path), reason="it is a folder")
+def check_file(path: Path) -> None:
+    """Refuse what cannot be a queue before the engine sees it."""
+    if path.exists() and not path.is_file():
+        raise NotAQueue(path=str(path), reason="it is a folder" if path.is_dir() else "it is no regular file")
+    wal = Path(f"{path}.wal")
+    if not path.exists() and wal.exists() and wal.stat().st_size:  # the engine would delete it
+        problems = f"the file is gone, and what was not yet in it stands in {wal}; put the file back, or move that away"
+        raise QueueDamaged(path=str(path), problems=problems)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place that is marked read-only, even to who could write there all the same."""
     if not path.parent.is_dir():
         raise QueueReadOnly(path=str(path), reason=f"the folder {path.parent} does not exist; create it")
     place = path if path.exists() else path.parent
@@ -100,10 +127,36 @@ def _cannot_open(path: str, error: duckdb.Error) -> HitlError:
     if owner:
         return QueueLocked(path=path, owner=f"{Path(owner[1]).name} (process {owner[2]})", pid=int(owner[2]))
     first = str(error).splitlines()[0]
-    if Path(path).is_file():
-        empty = Path(path).stat().st_size == 0
-        return NotAQueue(path=path, reason="it is empty; delete it to have a new queue there" if empty else first)
-    return QueueReadOnly(path=path, reason=first)
+    if not Path(path).is_file():
+        return QueueReadOnly(path=path, reason=first)
+    if isinstance(error, (duckdb.BinderException, duckdb.CatalogException)):  # it was opened, and holds other tables
+        return NotAQueue(path=path, reason=first)
+    if isinstance(error, duckdb.FatalException):
+        return told(path, error)
+    with open(path, "rb") as file:  # not ours, so no lock of ours is lost by closing it
+        start = file.read(_MAGIC.stop)
+    if not start:
+        return NotAQueue(path=path, reason="it is empty; delete it to have a new queue there")
+    if start[_MAGIC] != b"DUCK" or "version number" in first:
+        return NotAQueue(path=path, reason=first)
+    return QueueDamaged(path=path, problems=first)
+
+
+def told(path: str, error: Exception) -> HitlError:
+    """Return an error of the engine as one of ours."""
+    first = str(error).partition("\n")[0] or repr(error)
+    if _CORRUPT.search(first):
+        return QueueDamaged(path=path, problems=first)
+    return StorageFailed(reason=first)
+
+
+def attach(connection: duckdb.DuckDBPyConnection, path: str) -> None:
+    """Let a connection read the tables of a file, as ``looked.…``, without a byte of it being changed."""
+    try:
+        quoted = path.replace("'", "''")
+        connection.execute(f"ATTACH '{quoted}' AS looked (READ_ONLY, TYPE duckdb)")
+    except duckdb.Error as error:
+        raise _cannot_open(path, error) from error
 
 
 def _check_schema(connection: duckdb.DuckDBPyConnection, path: str, steps: Mapping[int, str]) -> None:
@@ -152,6 +205,7 @@ def copy(connection: duckdb.DuckDBPyConnection, target: str) -> None:
         if path is not None:
             shutil.copymode(path, target)
         connection.execute(f"COPY FROM DATABASE {quoted} TO copy_of_queue")
+        connection.execute("CHECKPOINT copy_of_queue")  # or a part of it would stay in a file beside
     finally:
         connection.execute("DETACH copy_of_queue")
 

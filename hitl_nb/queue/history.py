@@ -194,13 +194,8 @@ def _with_payload(tx: Transaction, rows: list[TaskRow]) -> Iterator[tuple[TaskRo
             yield by_id[task_id], payloads(texts[task_id], by_id[task_id])
 
 
-def export(tx: Transaction, path: str, inputs: bool) -> int:
-    """Write the history to a file by its ending and return the number of lines.
-
-    Labels and flags may be of any kind: in CSV and Parquet they stand as canonical text, and so do input fields of
-    mixed kinds. JSON Lines and Parquet keep every text as it is. CSV is read by spreadsheets, which run text that
-    begins with ``=``, ``+``, ``-``, ``@``, tab or a line break: such text, unless it is a number, gets a leading
-    apostrophe (OWASP, "CSV Injection").
+def export_target(path: str) -> Path:
+    """Return where an export goes.
 
     Raises
     ------
@@ -208,16 +203,26 @@ def export(tx: Transaction, path: str, inputs: bool) -> int:
         Another ending than .parquet, .csv or .jsonl, or no such folder.
     """
     target = Path(path)
-    writers = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines}
-    if target.suffix not in writers:
-        raise BadInput(name="path", value=path, remedy=f"end it in {', '.join(writers)}")
+    if target.suffix not in _WRITERS:
+        raise BadInput(name="path", value=path, remedy=f"end it in {', '.join(_WRITERS)}")
     if not target.parent.is_dir():
         raise BadInput(name="path", value=path, remedy=f"the folder {target.parent} does not exist; create it")
+    return target
+
+
+def export(tx: Transaction, target: Path, inputs: bool) -> int:
+    """Write the history to a file by its ending and return the number of lines.
+
+    Labels and flags may be of any kind: in CSV and Parquet they stand as canonical text, and so do input fields of
+    mixed kinds. JSON Lines and Parquet keep every text as it is. CSV is read by spreadsheets, which run text that
+    begins with ``=``, ``+``, ``-``, ``@``, tab or a line break: such text, unless it is a number, gets a leading
+    apostrophe (OWASP, "CSV Injection").
+    """
     frame = history(tx, inputs)
     frame["reasons"] = frame["reasons"].map(list)
     unfinished = target.with_name(f".{target.name}.part")
     try:
-        writers[target.suffix](frame, unfinished)
+        _WRITERS[target.suffix](frame, unfinished)
         os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -263,3 +268,6 @@ def _line(record: dict[str, Any]) -> str:
         return json.dumps(record, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError):  # something that JSON does not have
         return json.dumps({name: json.loads(canonical(value)) for name, value in record.items()}, ensure_ascii=False)
+
+
+_WRITERS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines}

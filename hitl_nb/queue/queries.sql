@@ -231,6 +231,23 @@ SELECT seq, CASE WHEN seq <= before THEN 'twice' WHEN seq > before + 1 THEN 'gap
 -- doubled: Ids that stand twice.
 SELECT task_id FROM task GROUP BY task_id HAVING count(*) > 1 LIMIT :n;
 
+-- extras: Indexes and constraints, of which there are to be none: each has cost the engine data before.
+SELECT 'index', index_name FROM duckdb_indexes() WHERE database_name = current_database()
+UNION ALL
+SELECT 'constraint', constraint_name FROM duckdb_constraints()
+WHERE constraint_type <> 'NOT NULL' AND database_name = current_database();
+
+-- copies: Copies that were made of the queue.
+SELECT * FROM event WHERE move IN ('backup', 'snapshot', 'export') ORDER BY seq;
+
+-- traces: What may hold some tasks beside this file: copies made since they came, models fitted since they were answered.
+SELECT * FROM event
+WHERE seq <= :until AND (
+    (move IN ('backup', 'snapshot', 'export') AND seq > (SELECT min(seq) FROM event WHERE task_id = ANY(:task_ids)))
+    OR (move = 'retrain'
+        AND seq > (SELECT min(seq) FROM event WHERE move = 'review' AND task_id = ANY(:task_ids)))
+) ORDER BY seq;
+
 -- clear_tasks: Empty the derived table before it is rebuilt.
 DELETE FROM task;
 

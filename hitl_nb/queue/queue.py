@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hitl_nb.display import Shows, Table
-from hitl_nb.payload import digest, name, parse
+from hitl_nb.payload import name
 from hitl_nb.queue import answer, change, deadline, history, read, submit, summary, upkeep
 from hitl_nb.queue.backlog import Wait
-from hitl_nb.queue.hand import Texts
 from hitl_nb.queue.ids import Array, Ids, one_text
 from hitl_nb.queue.row import TaskRow
 from hitl_nb.queue.store import REQUEST, Store, Transaction, logged_under, payloads
@@ -130,7 +130,7 @@ class ReviewQueue(Shows):
             return row, None if row.task_id == task_id else read.get(tx, row.task_id)
 
         row, known = self._write(work, search=key is not None)
-        return _shown(row, ready.texts) if known is None else known
+        return read.submitted(row, ready.texts) if known is None else known
 
     def new_ids(self, n: int) -> Array:
         """Return ``n`` new task ids as uint64 of shape (n, 2), in order."""
@@ -174,10 +174,7 @@ class ReviewQueue(Shows):
         """Take the best ``n`` tasks that the reviewer may judge, for the time of ``lease``; fewer if fewer wait."""
         who = Reviewer.of(reviewer)
         self.tick_if_due()
-
-        def work(tx: Transaction) -> tuple[list[TaskRow], dict[str, Texts]] | None:
-            return answer.claim(tx, who, n, expertise, lease)
-
+        work = partial(answer.claim, reviewer=who, n=n, expertise=expertise, lease=lease)
         found = self._write(work)
         if found is None:  # one of those who wait fills the head of the line for all
             self._write(lambda tx: answer.fill(tx, who, n, expertise), search=True)
@@ -254,7 +251,7 @@ class ReviewQueue(Shows):
         self._write(lambda tx: change.reopen(tx, task_id))
 
     def forget(self, subject: str) -> change.Forgotten:
-        """Erase every payload about a subject; open tasks among them are withdrawn. Facts and times stay."""
+        """Erase every payload about a subject, withdraw open tasks among them, and say what may hold the data still."""
         found = self._write(lambda tx: change.forget(tx, subject), search=True)
         self.store.checkpoint()
         return found
@@ -355,7 +352,9 @@ class ReviewQueue(Shows):
 
     def export(self, path: str, inputs: bool = False) -> int:
         """Write the history to .parquet, .jsonl or .csv (formulas get an apostrophe in front); returns its length."""
-        return self._read(lambda tx: history.export(tx, str(path), inputs))
+        target = history.export_target(str(path))
+        self._write(lambda tx: change.copied(tx, "export", target))
+        return self._read(lambda tx: history.export(tx, target, inputs))
 
     # -- upkeep
 
@@ -365,7 +364,7 @@ class ReviewQueue(Shows):
 
     def rebuild(self) -> int:
         """Write the task table anew from the log; returns the number of tasks."""
-        count = self._write(upkeep.rebuild, search=True)
+        count = self._write(lambda tx: upkeep.rebuild(tx, self.name), search=True)
         self.store.recount()
         return count
 
@@ -398,8 +397,3 @@ class ReviewQueue(Shows):
     def _look(self, work: Callable[[Transaction], T]) -> T:
         """Read single tasks and the log, without a search of the task table."""
         return self.store.read(work, search=False)
-
-
-def _shown(row: TaskRow, texts: Mapping[str, str]) -> ReviewTask:
-    sides = (texts["input"], texts["prediction"])
-    return read.as_task(row, {kind: parse(text) for kind, text in texts.items()} | {"shown": digest(*sides)})

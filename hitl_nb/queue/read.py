@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from hitl_nb.errors import BadInput, IllegalMove, TaskExpired, TaskNotFound, TaskWithdrawn
-from hitl_nb.payload import name
+from hitl_nb.payload import digest, name, parse
 from hitl_nb.queue.row import EventRow, TaskRow, aware, load_reasons
 from hitl_nb.queue.store import PAGE, Transaction, is_id, payloads
 from hitl_nb.task import OPEN, Move, Priority, Review, ReviewOutcome, ReviewTask, Status
@@ -120,6 +120,12 @@ def as_task(row: TaskRow, found: Mapping[str, Any], reviews: Iterable[Review] = 
         policy=row.policy,
         reviews=tuple(reviews),
     )
+
+
+def submitted(row: TaskRow, texts: Mapping[str, str]) -> ReviewTask:
+    """Return a task that has just been stored, with the texts of its payload by kind."""
+    shown = digest(texts["input"], texts["prediction"])
+    return as_task(row, {kind: parse(text) for kind, text in texts.items()} | {"shown": shown})
 
 
 def as_tasks(tx: Transaction, rows: list[TaskRow]) -> list[ReviewTask]:

@@ -11,7 +11,7 @@ from typing import Any
 from hitl_nb.errors import BadInput, QueueClosed, TaskNotFound
 from hitl_nb.payload import canonical, parse
 from hitl_nb.queue import read
-from hitl_nb.queue.change import Forgotten
+from hitl_nb.queue.change import Forgotten, forgotten
 from hitl_nb.queue.queue import ReviewQueue
 from hitl_nb.queue.row import EventRow
 from hitl_nb.queue.store import REQUEST, Transaction
@@ -127,8 +127,9 @@ def _same_leases(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]
 
 
 def _same_erasure(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Forgotten:
-    tasks = {move: [str(e.task_id) for e in events if e.move == move] for move in ("forget", str(Move.WITHDRAW))}
-    return Forgotten(tasks=tuple(tasks["forget"]), withdrawn=tuple(tasks[str(Move.WITHDRAW)]))
+    tasks, open_ones = ([str(e.task_id) for e in events if e.move == move] for move in ("forget", Move.WITHDRAW))
+    until = events[0].seq - 1
+    return queue.store.read(lambda tx: forgotten(tx, tasks, open_ones, until), search=False)
 
 
 def _same_frame(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> dict[int, str]:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import islice, pairwise
 from uuid import UUID
 
-from hitl_nb.errors import shown
+from hitl_nb.errors import QueueDamaged, shown
 from hitl_nb.payload import parse
 from hitl_nb.queue.row import COLUMNS, TaskRow, fold
-from hitl_nb.queue.store import Transaction, event_row, task_row
+from hitl_nb.queue.store import Engine, Transaction, event_row, task_row
 from hitl_nb.queue.submit import key_hash
 from hitl_nb.task import MOVES, Move, Status
 
@@ -42,13 +42,14 @@ def verify(tx: Transaction) -> list[str]:
 
 def _problems(tx: Transaction) -> Iterator[str]:
     yield from (_SAYS[what].format(seq) for seq, what in tx.rows("disorder", n=NAMED_OF_A_KIND))
+    yield from (f"{what} {name} should not be there: this file has none" for what, name in tx.rows("extras"))
     for what in ("doubled", "missing_payload", "stray_payload"):
         yield from (_SAYS[what].format(row[0]) for row in tx.rows(what, n=NAMED_OF_A_KIND))
     for page in pages(tx):
         try:
             yield from _differences(tx, page)
             yield from (_SAYS["altered"].format(row[0]) for row in tx.rows("altered", **page))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, LookupError) as error:
             yield f"a task up to {page['until'] or 'the last'} has a log or key that cannot be read: {shown(error)}"
 
 
@@ -93,14 +94,46 @@ def _legal(before: TaskRow, move: str, after: TaskRow) -> bool:
     return move in tuple(Move) and after.status in MOVES[Status(before.status)].get(Move(move), ())
 
 
-def rebuild(tx: Transaction) -> int:
-    """Write the task table anew from the log, page by page; returns the number of tasks."""
+def catch_up(engine: Engine) -> dict[str, tuple[TaskRow | None, TaskRow]]:
+    """Find what the log holds beyond the task table; a killed owner may have left it behind."""
+    behind: dict[str, tuple[TaskRow | None, TaskRow]] = {}
+    for event in map(event_row, engine.rows("unsettled")):
+        task_id = str(event.task_id)
+        if task_id in behind:
+            shown, row = behind[task_id]
+            behind[task_id] = shown, fold(row, event)
+            continue
+        found = [task_row(row) for row in engine.rows("get_task", task_id=task_id)]
+        shown = found[0] if found else None
+        row = fold(shown, event)
+        behind[task_id] = shown, row if shown else replace(row, key_hash=_key_of(engine, task_id))
+    return behind
+
+
+def _key_of(engine: Engine, task_id: str) -> int | None:
+    """Return the number of a task's key, which stands in the payload and not in the log."""
+    rows = engine.rows("get_payload", task_id=task_id)
+    return next((key_hash(parse(body)) for _, kind, body in rows if kind == "key"), None)
+
+
+def rebuild(tx: Transaction, path: str = ":memory:") -> int:
+    """Write the task table anew from the log, page by page; returns the number of tasks.
+
+    Raises
+    ------
+    QueueDamaged
+        The log cannot be read; nothing was changed.
+    """
     import pyarrow as pa
 
     found, count = pages(tx), 0
     tx.rows("clear_tasks")
     for page in found:
-        rows = [row for row, _ in from_log(tx, page)]
+        try:
+            rows = [row for row, _ in from_log(tx, page)]
+        except (ValueError, TypeError, LookupError) as error:
+            problems = f"its log cannot be read up to task {page['until'] or 'the last'} ({shown(error)})"
+            raise QueueDamaged(path=path, problems=problems) from error
         if rows:
             tx.engine.put_arrow("task", pa.table({c: [getattr(row, c) for row in rows] for c in COLUMNS}))
         count += len(rows)

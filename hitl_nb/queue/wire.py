@@ -30,6 +30,7 @@ def _records() -> dict[str, type[Any]]:
 
     found = [task.Reviewer, task.Reason, task.Review, task.ReviewTask, read.Stats, backlog.Wait, change.Forgotten]
     found += [row.TaskRow, submit.Submission, display.Table, task.ReviewOutcome, task.Priority, task.Status]
+    found += [change.Copy]
     return {kind.__name__: kind for kind in found}
 
 
