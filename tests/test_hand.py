@@ -1,8 +1,10 @@
 """What the owner keeps in memory is what the file holds: nothing erased, nothing replaced, and never too much."""
 
 import random
+import threading
 from contextlib import suppress
 from datetime import timedelta
+from queue import SimpleQueue
 
 import duckdb
 import pytest
@@ -128,17 +130,16 @@ def test_those_who_find_the_line_empty_fill_it_once(own, monkeypatch):
 
 
 def test_memory_stays_within_its_bound(own, monkeypatch):
-    monkeypatch.setattr(hand, "MOST_BYTES", 200_000)
-    texts = {put(own, "x" * size): size for size in [10, 300_000, 5_000, 130_000] * 20}
-    for _ in range(80):
+    monkeypatch.setattr(hand, "MOST_BYTES", 400_000)
+    texts = {put(own, "x" * size): size for size in [10, 300_000, 60_000, 150_000] * 15}
+    kept = []
+    for _ in range(60):
         [task] = own.claim("ann")
         assert len(task.input_data["text"]) == texts.pop(task.task_id)
-        assert 0 <= own.store._hand._bytes <= 200_000
+        assert 0 <= own.store._hand._bytes <= 400_000
+        kept += [len(body) for _, found, _ in own.store._hand._kept.values() for _, _, body in found or ()]
         own.resolve(task.task_id, "ann", "approve", shown=task.shown)
-    kept = [len(body) for _, found, _ in own.store._hand._kept.values() for _, _, body in found or ()]
-    assert kept
-    assert max(kept) < 131_072
-    assert not texts
+    assert 60_000 < max(kept) < hand.MOST_OF_ONE
     assert own.verify() == []
 
 
@@ -212,12 +213,22 @@ def test_the_log_is_searched_only_for_ids_that_it_may_hold(tmp_path, monkeypatch
 
 
 def test_who_is_alone_waits_for_nobody(own, monkeypatch):
-    def sleep(seconds):
-        raise AssertionError("the writer waited for others, and there were none")
-
-    monkeypatch.setattr(writer.time, "sleep", sleep)
+    slept = []
+    monkeypatch.setattr(writer.time, "sleep", slept.append)
     for _ in range(20):
         own.resolve(put(own), "ann", "approve")
+    assert slept == []
+
+
+def test_those_who_shared_a_commit_are_waited_for_but_no_longer_than_it_took(monkeypatch):
+    monkeypatch.setattr(writer, "LINGER", 5)
+    jobs, callers = SimpleQueue(), [threading.Timer(0.05 * i, lambda: jobs.put(None)) for i in range(1, 4)]
+    for caller in callers:
+        caller.start()
+    writer._linger(jobs, 3, 60)
+    assert jobs.qsize() == 3
+    writer._linger(jobs, 4, 0)
+    assert jobs.qsize() == 3
 
 
 class Deaf:

@@ -121,7 +121,6 @@ class ReviewQueue(Shows):
             "reviews_required": reviews_required, "consensus": consensus, "audit": audit, "model": model,
             "policy": policy, "group": group, "value": value,
         }  # fmt: skip
-
         task_id = one_text(self.new_ids(1))
         ready = submit.by_hand(input_data, ai_prediction, task_id=task_id, now=self.store.now, **options)
 
@@ -178,8 +177,8 @@ class ReviewQueue(Shows):
         found = self._write(work)
         if found is None:  # one of those who wait fills the head of the line for all
             self._write(lambda tx: answer.fill(tx, who, n, expertise), search=True)
-            found = self._write(work)
-        rows, texts = self._write(work, search=True) or ([], {}) if found is None else found
+            found = self._write(work) or self._write(work, search=True)
+        rows, texts = found or ([], {})
         return [read.as_task(row, payloads(texts[row.task_id], row)) for row in rows]
 
     def resolve(
