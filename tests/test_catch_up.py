@@ -80,7 +80,8 @@ def test_a_snapshot_holds_the_three_tables(tmp_path):
         with pytest.raises(BadInput, match="new or empty folder"):
             queue.snapshot(tmp_path / "snap's")
     counts = {f.stem: pq.read_metadata(f).num_rows for f in (tmp_path / "snap's").iterdir()}
-    assert counts == {"payload": 2, "event": 2, "task": 1}  # input and prediction; the policy and the submission
+    # input and prediction; the policy, the submission, and where this copy went
+    assert counts == {"payload": 2, "event": 3, "task": 1}
 
 
 KEYED = """
