@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import count
 
+import duckdb
 import numpy as np
 import pytest
 from conftest import START, Clock
@@ -399,6 +400,24 @@ def test_a_reopened_file_knows_the_pace(tmp_path):
 
 
 # -- odd data
+
+
+def test_a_log_that_cannot_be_read_hinders_no_opening(tmp_path):
+    clock, path = Clock(), tmp_path / "q.duckdb"
+    with open_queue(path, clock=clock) as queue:
+        Office(n=5).run(Whole(queue, clock, ((),)))
+    with duckdb.connect(path) as raw:
+        raw.execute("UPDATE event SET body = '{'")
+    with open_queue(path, clock=clock) as queue:
+        assert queue.pending() == []
+        assert queue.estimated_wait() is None  # when they were claimed is not known
+
+
+def test_an_answer_that_was_taken_back_before_the_owner_was_killed_is_none():
+    queue = Memory()
+    queue.submit(0, None, 0, at(0))
+    queue.backlog.moved(queue.rows[0], replace(queue.rows[0], answers=1, attempt=1), at(1))  # review and undo at once
+    assert list(queue.backlog.recent) == []
 
 
 rows = st.lists(st.tuples(*[st.floats(-1e9, 1e9)] * 3, st.floats(0, 1)), max_size=8)

@@ -156,7 +156,7 @@ WHERE status IN ('pending_review', 'claimed', 'disputed') GROUP BY ALL;
 SELECT min(created_at), min(deadline) FILTER (WHERE NOT overdue)
 FROM task WHERE status IN ('pending_review', 'claimed', 'disputed');
 
--- recent_reviews: The last answers that the task table shows: by whom, when the task came, was claimed, was answered.
+-- recent_reviews: The last answers that the task table shows: who gave them, when the task came, was claimed, was done.
 WITH said AS (
     SELECT task_id, seq, at_time, actor, CASE WHEN json_valid(body) THEN body ELSE '{}' END AS body
     FROM event WHERE move = 'review' AND seq <= (SELECT max(seq) FROM task) ORDER BY seq DESC LIMIT :n
@@ -167,10 +167,11 @@ SELECT task.expertise, actor, CASE WHEN json_extract(body, '$.number') = 1 THEN 
        claimed, at_time
 FROM timed JOIN task USING (task_id) ORDER BY timed.seq DESC;
 
--- recent_arrivals: When tasks for a person came last, of each kind, as they came; those that came at once count once.
+-- recent_arrivals: When tasks for a person came, of each kind, as they came, from the end of the log; at once is once.
 WITH came AS (
     SELECT task_id, at_time, CASE WHEN json_valid(body) THEN body ELSE '{}' END AS body
-    FROM event WHERE move = 'submit' AND seq <= (SELECT max(seq) FROM task) ORDER BY seq DESC LIMIT 25 * :n
+    FROM event, (SELECT max(seq) AS last FROM task)
+    WHERE move = 'submit' AND seq > last - 25 * :n AND seq <= last
 )
 SELECT DISTINCT at_time, json_extract_string(body, '$.set.expertise') AS needs,
        coalesce(TRY_CAST(json_extract_string(body, '$.set.priority') AS TINYINT), 0) AS urgency
