@@ -215,7 +215,7 @@ def test_500_kills_lose_and_double_nothing(tmp_path):
 
 
 #: how a build is broken: it answers, and only a moment later it commits
-COMMIT, LATE = "if done:\n", "if done:\n                _answer_first(done)\n"
+COMMIT, LATE = "  engine.commit()", "  _answer_first(done), engine.commit()"
 ANSWER_FIRST = """
 
 def _answer_first(done):

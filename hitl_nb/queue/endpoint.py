@@ -94,7 +94,7 @@ def read(path: str) -> Endpoint | None:
         return None
     kinds = {"str": str, "int": int}
     right = all(type(getattr(found, field.name)) is kinds[str(field.type)] for field in fields(Endpoint))
-    right = right and found.token.isascii() and bool(_ADDRESS.fullmatch(found.address))
+    right = right and found.token.isascii() and found.token.isprintable() and bool(_ADDRESS.fullmatch(found.address))
     return found if right and found.path == path and found.pid > 0 else None
 
 
