@@ -38,7 +38,8 @@ tell("end")
 REVIEW = """
 def review():
     while not ended():
-        for task in queue.claim(ME, n=3):
+        time.sleep(0.05)  # a person looks now and then, and leaves something to the others
+        for task in queue.claim(ME):
             right = {"label": "ab"[task.input_data["x"] % 2]}
             queue.resolve(task.task_id, ME, "correct", right, attempt=task.attempt)
             tell("review", task.task_id, task.attempt)
@@ -101,10 +102,12 @@ class Place:
         self.path.with_name(f"q.duckdb.{name}").touch()
 
     def until_more(self, n, *whom):
-        """Wait until each has been acknowledged ``n`` more calls."""
-        work = {"producer": "submit", "trainer": "train"}
-        count = {me: len(self.told(me, work.get(me, "review"))) for me in whom}
-        until(lambda: all(len(self.told(me, work.get(me, "review"))) >= count[me] + n for me in whom))
+        """Wait until each has been acknowledged ``n`` more calls; of trainings, which are long, one."""
+        work = {"producer": ("submit", n), "trainer": ("train", 1)}
+        goal = {
+            me: (what, len(self.told(me, what)) + more) for me in whom for what, more in [work.get(me, ("review", n))]
+        }
+        until(lambda: all(len(self.told(me, what)) >= most for me, (what, most) in goal.items()), 120)
 
 
 OTHERS = ("producer", "trainer", "plain")
@@ -140,9 +143,9 @@ def befalls(place, pid, cells, seconds):
     cells.execute(BUSY)
     until(lambda: place.told("owner", "busy"))
     end = time.monotonic() + seconds
-    place.until_more(10, *OTHERS)
+    place.until_more(3, *OTHERS)
     while time.monotonic() < end:
-        place.until_more(10, *OTHERS)
+        place.until_more(3, *OTHERS)
     assert not place.told("owner", "idle")  # it was busy all the while
     place.sign("idle")
     until(lambda: place.told("owner", "idle"))

@@ -173,8 +173,8 @@ def lines_of(process):
     return lines, thread
 
 
-def until(condition):
-    end = time.monotonic() + LONG
+def until(condition, seconds=LONG):
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
