@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hitl_nb.errors import BadInput, QueueError, QueueLocked, WrongToken
+from hitl_nb.errors import BadInput, OwnerEnded, QueueError, QueueLocked, QueueReadOnly, WrongToken
 from hitl_nb.queue import ReviewQueue
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ TICK = 1.0
 PATIENCE = 5.0
 #: how long an owner may take to start, and one that lives to answer, in seconds
 STARTING = 20.0
+#: how many owner processes may end before they answer
+STARTED = 3
 #: how long an owner process of its own stays without a call, in seconds
 IDLE = 300.0
 #: environment variable that hands a token to it
@@ -70,6 +72,8 @@ def open_queue(
     ------
     QueueLocked
         Another process has the file open and does not share it; the error names it.
+    OwnerEnded
+        With ``serve="process"``: the process that was started for the file ended at once, again and again.
     WrongToken
         The owner shares the file, but not with this token.
     NotAQueue, QueueReadOnly, QueueTooNew
@@ -145,7 +149,7 @@ class _Opening:
 
     def reach(self) -> Line | ReviewQueue:
         """Become the owner or find it; the engine's lock decides, and a file that says otherwise is stale."""
-        until, wait = time.monotonic() + PATIENCE, 0.02
+        until, wait, ended = time.monotonic() + PATIENCE, 0.02, 0
         starting: subprocess.Popen[bytes] | None = None
         while True:
             locked = QueueLocked(path=self.path, owner="a process that was started for it and does not answer")
@@ -154,6 +158,9 @@ class _Opening:
                     queue = self._own()
                     if queue is not None:
                         return queue
+                    ended += starting is not None
+                    if ended == STARTED:
+                        raise OwnerEnded(path=self.path, times=ended)
                     starting, until = _spawn(self.path, self.token), time.monotonic() + STARTING
             except QueueLocked as error:
                 locked = error
@@ -239,7 +246,9 @@ def serve_file(path: str | Path, idle: float = IDLE) -> None:
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     with _new(str(Path(path).resolve()), None) as queue:
         server = _share(queue, os.environ.get(_TOKEN))
-        while server is not None and time.monotonic() - server.last_call < idle and not ended.wait(TICK):
+        if server is None:
+            raise QueueReadOnly(path=queue.name, reason="nobody can be told beside it where its owner listens")
+        while time.monotonic() - server.last_call < idle and not ended.wait(TICK):
             pass
 
 

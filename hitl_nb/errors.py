@@ -184,6 +184,15 @@ class QueueLocked(QueueError):
     )
 
 
+class OwnerEnded(QueueError):
+    """A process that was started to own the file ended before it answered."""
+
+    says = (
+        "a process that was started to own {path} ended at once, {times} times; see why with: hitl-nb serve {path}, "
+        "or own the file here: open_queue(path)"
+    )
+
+
 class WrongToken(QueueError, PermissionError):
     """The process that owns the file refused the token."""
 

@@ -289,6 +289,33 @@ def test_a_queue_that_cannot_be_opened_anew_says_that_it_stopped_and_what_to_do(
         open_queue(path, serve=None)
 
 
+def test_what_was_acknowledged_is_known_after_a_refused_reopening_too(tmp_path, monkeypatch):
+    path, older = tmp_path / "q.duckdb", tmp_path / "older.duckdb"
+    queue = open_queue(path, serve=None)
+    queue.submit(input_data={}, ai_prediction={}, reason="r")
+    queue.backup(older)
+    queue.submit(input_data={}, ai_prediction={}, reason="r")
+    older.replace(path)  # an older copy under a living owner
+
+    def work(tx):
+        tx.engine.put("event", ("seq", "move", "at_time", "body"), [(99, "half", "no time", "{}")])
+
+    with pytest.raises(StorageFailed):
+        queue.store.write(work)
+    assert queue.closed
+    with pytest.raises(QueueDamaged, match="acknowledged events are missing"):
+        open_queue(path, serve=None)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_what_was_acknowledged_holds_nobody_up(tmp_path):
+    open_queue(tmp_path / "q.duckdb", serve=None).close()
+    os.mkfifo(tmp_path / "q.duckdb.last")
+    with open_queue(tmp_path / "q.duckdb", serve=None) as queue:
+        queue.submit(input_data={}, ai_prediction={}, reason="r")
+        assert queue.stats().total == 1
+
+
 def test_errors_of_the_engine_have_our_name_whatever_the_call(path):
     """Half of the file turns to noise while it is open: what is in memory works on, the rest says what it is."""
     with open_queue(path, serve=None) as queue:

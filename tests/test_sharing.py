@@ -18,7 +18,18 @@ import pytest
 from conftest import over_http
 
 from hitl_nb import Orchestrator, Policy, connect, open_queue
-from hitl_nb.errors import LeaseLost, QueueClosed, QueueLocked, QueueTooNew, SubmitConflict, TaskNotFound, WrongToken
+from hitl_nb.errors import (
+    LeaseLost,
+    NoCanonicalForm,
+    OwnerEnded,
+    QueueClosed,
+    QueueLocked,
+    QueueTooNew,
+    SubmitConflict,
+    TaskNotFound,
+    WrongToken,
+)
+from hitl_nb.orchestrator.route import route_one
 from hitl_nb.queue import ReviewQueue, endpoint, wire
 from hitl_nb.queue.http import OwnerGone, RemoteQueue
 from hitl_nb.queue.request import ONCE, SAFE, Requests
@@ -115,6 +126,33 @@ def test_what_an_orchestrator_stores_is_the_same_from_a_client(path, owner, tmp_
             stored.append(sorted(row[1:] for row in rows))
     assert len(stored[0]) > 12
     assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"n": [1.0, 2.0]}, index=pd.Index([5, 6], name=0)),
+        pd.DataFrame({"n": np.array([0.1, 2.5], ">f8")}),
+        pd.DataFrame({"n": np.array([0.1, 2.5], np.longdouble)}),
+        pd.DataFrame({"n": pd.Categorical(["a", None]), "t": pd.to_datetime(["2026-01-01", None], utc=True)}),
+    ],
+    ids=["index named 0", "big-endian", "long double", "categories and times"],
+)
+def test_odd_frames_are_stored_the_same_by_a_client(path, owner, frame):
+    predictions = pd.DataFrame({"label": ["a", "b"], "confidence": [0.5, 0.6]}, index=frame.index)
+    stored = []
+    for where in (path, ":memory:"):
+        with open_queue(where) as queue:
+            ids = Orchestrator(queue=queue, policy=Policy(0.85)).process_frame(frame, predictions)["task_id"]
+            stored.append([queue.get(task_id).shown for task_id in ids])
+    assert stored[0] == stored[1]
+
+
+def test_a_cell_that_cannot_be_stored_is_named_by_a_client_too(path, owner):
+    frame = pd.DataFrame({"amount": [1j, 2j]})
+    predictions = pd.DataFrame({"label": ["a", "b"], "confidence": [0.5, 0.6]})
+    with open_queue(path) as queue, pytest.raises(NoCanonicalForm, match="amount"):
+        Orchestrator(queue=queue).process_frame(frame, predictions)
 
 
 def test_a_waiting_client_is_woken_by_a_review_elsewhere(path, owner, monkeypatch):
@@ -284,6 +322,15 @@ def test_a_process_of_its_own_owns_the_file_and_ends_when_it_is_asked_to(path):
     until(lambda: not endpoint.beside(str(path)).exists())
     with open_queue(path, serve=None) as queue:
         assert queue.stats().total == 2
+
+
+def test_an_owner_process_that_ends_at_once_is_told_and_not_started_for_ever(path):
+    endpoint.beside(str(path)).mkdir(parents=True)  # where it should say how to reach it
+    with pytest.raises(OwnerEnded, match="hitl-nb serve") as error:
+        open_queue(path, serve="process")
+    assert error.value.times == connect.STARTED
+    with open_queue(path) as queue:
+        assert queue.stats().total == 0
 
 
 def test_an_owner_process_that_nobody_calls_ends(path):
@@ -605,6 +652,24 @@ def test_a_repeat_waits_for_its_first_try(path):
         go.set()
         [one.join(LONG) for one in (first, repeat)]
         assert [event["move"] for event in queue.events()] == ["x"]
+
+
+def test_a_known_key_under_a_new_policy_is_told_again(path):
+    """The policy is all that such a call logs."""
+    with open_queue(path, serve=None) as queue:
+        requests, names = Requests(lambda: queue), {"key": "k", "subject": None, "group": None, "value": None}
+
+        def call(policy, request, again=False):
+            _, ready = route_one(
+                policy, {"n": 1}, {"label": "a", "confidence": 0.5}, names, queue.new_ids(1), queue.now
+            )
+            given = [ready, policy.fingerprint, policy.to_dict()]
+            return requests.do("store_decided", given, {}, request, again).task_id
+
+        first = call(Policy(0.8, audit_rate=0), "1" * 32)
+        for again in (False, True):
+            assert call(Policy(0.9, audit_rate=0), "2" * 32, again) == first
+        assert queue.stats().total == 1
 
 
 def test_an_answer_sent_again_under_its_id_is_the_first_one(door):

@@ -6,14 +6,16 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 
 import duckdb
 import pandas as pd
 import pytest
 
 from hitl_nb import Orchestrator, open_queue
-from hitl_nb.errors import AlreadyReviewed, QueueClosed, StorageFailed, SubmitConflict, TaskNotFound
+from hitl_nb.errors import AlreadyReviewed, QueueClosed, QueueError, StorageFailed, SubmitConflict, TaskNotFound
 from hitl_nb.queue.writer import MOST_IN_A_BATCH, Job
 
 
@@ -272,3 +274,33 @@ def test_threads_that_call_while_it_is_closed_get_an_answer_or_an_error(tmp_path
         assert again.stats().total == len(stored)
         assert again.verify() == []
     assert os.path.exists(tmp_path / "q.duckdb")
+
+
+class Slow(weakref.WeakSet):
+    """Readers that leave a moment after they have hung up."""
+
+    def discard(self, reader):
+        time.sleep(0.05)
+        super().discard(reader)
+
+
+def test_a_read_that_ends_while_it_is_closed_leaves_the_file_free(tmp_path, monkeypatch):
+    monkeypatch.setattr("hitl_nb.queue.duckdb.PATIENCE", 0.1)
+    queue, begun = open_queue(tmp_path / "q.duckdb", serve=None), threading.Event()
+    queue.store._readers = Slow()
+
+    def work(tx):
+        begun.set()
+        tx.engine.connection.execute("SELECT sum(a.range % 7 * b.range) FROM range(100000) a, range(10000000) b")
+
+    def read():
+        with suppress(QueueError, KeyboardInterrupt):
+            queue.store.read(work)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert begun.wait(30)
+    queue.close()
+    thread.join(30)
+    with open_queue(tmp_path / "q.duckdb", serve=None) as again:
+        assert again.stats().total == 0

@@ -189,11 +189,12 @@ class Backlog:
     def _pace(self, expertise: str | None) -> tuple[Pace, dict[str | None, float]] | None:
         """Return the pace of those who answer for an expertise, and how far other expertises take their time."""
         known = self._paces
-        if expertise not in known:
-            if len(known) >= MOST_KINDS:
-                known.clear()
-            known[expertise] = _measured(list(self.recent), expertise)
-        return known[expertise]
+        if expertise in known:
+            return known[expertise]
+        if len(known) >= MOST_KINDS:
+            known = self._paces = {}  # a new one: another thread may be looking into the old
+        known[expertise] = found = _measured(list(self.recent), expertise)
+        return found
 
     def _arrived(self, time: float, expertise: str | None, priority: int) -> None:
         if (time, expertise, priority) not in self._arrivals:

@@ -120,7 +120,8 @@ class DuckDBStore:
             raise
         finally:
             cursor.close()
-            self._readers.discard(cursor)
+            with self._lock:
+                self._readers.discard(cursor)
 
     def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` after each change of a task, on the writer's thread; returns what ends it."""
@@ -318,7 +319,8 @@ class DuckDBStore:
         if search:
             self._settle()
         cursor = self._connection.cursor()
-        self._readers.add(cursor)
+        with self._lock:
+            self._readers.add(cursor)
         engine = DuckDBEngine(cursor)
         cursor.execute("BEGIN")
         engine.rows("get_meta")  # the snapshot begins with the first query, not with BEGIN
@@ -350,15 +352,24 @@ class DuckDBStore:
             self._connection.execute(f"COPY (SELECT * FROM {table}) TO '{path}' (FORMAT parquet)")
 
     def _close(self, job: Job) -> None:
-        with suppress(StorageFailed):  # the log has it all; the next owner catches up
+        with suppress(HitlError):  # the log has it all; the next owner catches up
             self._settle()
         self._closed = self._closed or "it was closed"
         until = time.monotonic() + PATIENCE
-        while self._readers and time.monotonic() < until + PATIENCE:  # at exit nobody may be left inside the engine
-            for cursor in [*self._readers] if time.monotonic() > until else ():
+        try:
+            while self._readers and time.monotonic() < until + PATIENCE:  # at exit nobody may be left in the engine
+                if time.monotonic() > until:
+                    self._interrupt_readers()
+                time.sleep(0.01)
+        finally:
+            self._hold.close()
+
+    def _interrupt_readers(self) -> None:
+        with self._lock:
+            readers = list(self._readers)
+        for cursor in readers:
+            with suppress(duckdb.Error):  # it has ended just now
                 cursor.interrupt()
-            time.sleep(0.01)
-        self._hold.close()
 
 
 @contextmanager

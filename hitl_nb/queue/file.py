@@ -139,14 +139,20 @@ def _cannot_open(path: str, error: duckdb.Error) -> HitlError:
         return NotAQueue(path=path, reason="it is empty; delete it to have a new queue there")
     if start[_MAGIC] != b"DUCK" or "version number" in first:
         return NotAQueue(path=path, reason=first)
-    return QueueDamaged(path=path, problems=first)
+    return QueueDamaged(path=path, problems=first + _older(path, first))
+
+
+def _older(path: str, said: str) -> str:
+    """Say what to do where the engine's log belongs to another state of the file."""
+    moved = "wal" in said.lower() and "does not match" in said.lower()
+    return f" (if you put an older file there: move {path}.wal and {path}.last away)" if moved else ""
 
 
 def told(path: str, error: Exception) -> HitlError:
     """Return an error of the engine as one of ours."""
     first = str(error).partition("\n")[0] or repr(error)
     if _CORRUPT.search(first):
-        return QueueDamaged(path=path, problems=first)
+        return QueueDamaged(path=path, problems=first + _older(path, first))
     return StorageFailed(reason=first)
 
 

@@ -90,11 +90,14 @@ def _plain(data: pd.DataFrame) -> pd.DataFrame:
         return series if _is_typed(series) else pd.Series(series.tolist(), index=data.index, dtype=object)
 
     index = data.index if isinstance(data.index, pd.RangeIndex) else data.index.map(str)  # for what errors say
-    return pd.DataFrame({name: plain(data[name]) for name in data.columns}, index=data.index).set_axis(index)
+    plain_data = pd.DataFrame({name: plain(data[name]) for name in data.columns}, index=data.index)
+    return plain_data.set_axis(index.rename(None))
 
 
 def _is_typed(series: pd.Series[Any]) -> bool:
-    return _is_text(series) or (isinstance(series.dtype, np.dtype) and series.dtype.kind in "iubf")
+    dtype = series.dtype
+    plain = isinstance(dtype, np.dtype) and dtype.kind in "iubf" and dtype.isnative and dtype.itemsize <= 8
+    return plain or _is_text(series)
 
 
 def store_frame(

@@ -28,7 +28,7 @@ _TOGETHER = 50_000
 class AtHand:
     """Rows of claimed tasks, and payloads, as the last unit of work left them; for the writer's thread alone.
 
-    It takes 32 MiB at most; what was not used for longest goes first, a payload over 128 KiB is not kept at all, and
+    It takes 32 MiB at most; what was not changed for longest goes first, a payload over 128 KiB is not kept at all, and
     an erased one goes with its erasure.
     """
 

@@ -38,6 +38,7 @@ class Hold:
 
     def open(self) -> duckdb.DuckDBPyConnection:
         """Open or create the file, or open it anew; until it is trusted, closing leaves it byte for byte as it is."""
+        self._trusted = False
         new = self.path != ":memory:" and not Path(self.path).exists()
         self._connection = connect(self.path, lock=self.lock)
         if new:
@@ -71,7 +72,7 @@ class Hold:
             return
         with suppress(OSError):
             if self._count is None:
-                flags = os.O_CREAT | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+                flags = os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0)
                 self._count = os.open(self._beside, flags, 0o600)
             os.pwrite(self._count, b"%019d\n" % seq, 0)
 

@@ -70,6 +70,8 @@ class Requests:
         with self._turn(request) as seen:
             if again or seen:
                 events = queue.store.read(lambda tx: tx.events("events_of_request", request=request), search=False)
+                if call == "store_decided":  # the policy may be all that came of it, where the key was known
+                    events = [event for event in events if event.task_id is not None]
                 if events or call == "store_frame":
                     return _AGAIN.get(call, _nothing)(queue, events, args)
             token = REQUEST.set(request)
@@ -127,6 +129,7 @@ def _same_leases(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]
 
 
 def _same_erasure(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Forgotten:
+    queue.store.checkpoint()  # the first try may have ended before its own
     tasks, open_ones = ([str(e.task_id) for e in events if e.move == move] for move in ("forget", Move.WITHDRAW))
     until = events[0].seq - 1
     return queue.store.read(lambda tx: forgotten(tx, tasks, open_ones, until), search=False)

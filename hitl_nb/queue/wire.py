@@ -165,7 +165,8 @@ def _pack_frame(frame: Any) -> Any:
 
     numbered = frame.set_axis([str(i) for i in range(frame.shape[1])], axis=1)
     odd = [name for name in numbered.columns if numbered[name].dtype == object]
-    cells = {name: [_pack(cell, name, 0) for cell in numbered[name].tolist()] for name in odd}
+    names = dict(zip(numbered.columns, map(str, frame.columns), strict=True))
+    cells = {name: [_pack(cell, names[name], 0) for cell in numbered[name].tolist()] for name in odd}
     rest = pa.Table.from_pandas(numbered.drop(columns=odd))
     return {"$frame": [list(frame.columns), _pack_arrow(rest), cells]}
 
