@@ -1,7 +1,9 @@
 """The panel: public methods and real clicks, over a real queue, without a browser."""
 
+import gc
 import threading
 import time
+import weakref
 from datetime import timedelta
 
 import ipywidgets
@@ -156,6 +158,29 @@ def test_many_decisions_by_code_are_drawn_now_and_then_and_the_last_one_always(p
         time.sleep(0.01)
     assert panel._counts.value.startswith("39 of 40")
     assert panel._input.value == "i  39"
+
+
+def test_what_is_drawn_late_is_drawn_by_one_thread_that_lives_as_long_as_its_panel(press, ask, monkeypatch):
+    """What a thread says last may stay behind in the kernel, if it ends right after it."""
+    for i in range(4):
+        ask(input_data={"i": i})
+    drawn, draw, here = [], ReviewPanel._draw_now, threading.current_thread()
+    monkeypatch.setattr(ReviewPanel, "_draw_now", lambda self: (drawn.append(threading.current_thread()), draw(self)))
+    panel = press(pace=0.02)
+    for _ in range(3):
+        panel.approve()
+        while panel._later:
+            time.sleep(0.01)
+    [late] = set(drawn) - {here}
+    assert drawn.count(late) >= 2
+    assert late.is_alive()
+    panel.close()
+    alive = weakref.ref(panel)
+    del panel
+    gc.collect()
+    assert alive() is None
+    late.join(30)
+    assert not late.is_alive()
 
 
 def test_a_click_on_an_item_that_is_not_drawn_yet_judges_nothing(press, click, ask, queue):

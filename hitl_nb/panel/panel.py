@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -17,6 +16,7 @@ import ipywidgets as w
 
 from hitl_nb.panel.controller import Controller, utc_now
 from hitl_nb.panel.correction import checker
+from hitl_nb.panel.pulse import beat, whenever
 from hitl_nb.panel.sitting import State, View
 from hitl_nb.task import Reviewer
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 DOUBLE_CLICK = timedelta(seconds=0.3)
 #: shortest time between two drawings, in seconds; of more messages the notebook server would drop some
 PACE = 0.15
-#: time between two signs of life, in seconds
-BEAT = 60.0
 #: buttons: action, words, tooltip
 _BUTTONS = (
     ("approve", "Approve", "The prediction is right"),
@@ -110,8 +108,7 @@ class ReviewPanel:
         audits: Callable[[], tuple[int, int]] | None = None, now: Callable[[], datetime] = utc_now,
     ) -> None:  # fmt: skip
         self._now, self._ticket, self._since, self._drawing = now, "", now(), threading.RLock()
-        self._drawn = 0.0
-        self._later: threading.Timer | None = None
+        self._drawn, self._later, self._wanted = 0.0, False, threading.Event()
         self._check = checker(labels, schema)
         self._build(loop is not None)
         self.controller = Controller(
@@ -120,7 +117,8 @@ class ReviewPanel:
         )  # fmt: skip
         self.controller.start()
         self._draw_now()
-        _beat(self.controller)
+        whenever(self._wanted, self._draw_late, lambda: PACE)
+        beat(self.controller)
 
     def __repr__(self) -> str:
         view = self.view
@@ -191,8 +189,7 @@ class ReviewPanel:
         """End the sitting and remove the widgets; an answer that cannot be saved now is dropped."""
         self.finish()
         self.finish(discard=True)
-        if later := self._later:
-            later.cancel()
+        self._later = False
         _close(self.widget)
 
     @_guarded
@@ -254,21 +251,19 @@ class ReviewPanel:
             wait = PACE if self.view.state in _PASSING else self._drawn + PACE - time.monotonic()
             if wait <= 0:
                 self._draw_now()
-            elif self._later is None:
-                self._later = threading.Timer(wait, self._draw_late)
-                self._later.daemon = True
-                self._later.start()
+            else:
+                self._later = True
+                self._wanted.set()
 
     @_guarded
     def _draw_late(self) -> None:
-        self._draw_now()
+        if self._later:  # nothing was drawn meanwhile
+            self._draw_now()
 
     def _draw_now(self) -> None:
         """Bring the widgets to what the controller says; the last one to draw has the newest view."""
         with self._drawing:
-            if self._later is not None:
-                self._later.cancel()
-            self._drawn, self._later = time.monotonic(), None
+            self._drawn, self._later = time.monotonic(), False
             view = self.controller.view()
             self.widget._dom_classes = ("hitl", f"hitl-is-{view.state}")
             if view.state in _PASSING:  # the class says so, all the rest would change twice
@@ -378,19 +373,3 @@ def _audits(queue: ReviewQueue) -> tuple[int, int]:
 def _retrain(loop: Any, report: Callable[[str], None]) -> Any:
     loop.refresh()
     return loop.retrain(report)
-
-
-def _beat(controller: Controller) -> None:
-    """Give a sign of life each minute until the sitting is finished or forgotten."""
-    alive = weakref.ref(controller)
-
-    def run() -> None:
-        while True:
-            time.sleep(BEAT)
-            found = alive()
-            if found is None or found.view().state is State.FINISHED:
-                return
-            found.heartbeat()
-            del found
-
-    threading.Thread(target=run, name="hitl_nb-heartbeat", daemon=True).start()
