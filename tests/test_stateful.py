@@ -506,6 +506,13 @@ def case(machine, examples, steps):
 TestQueueInMemory = case(QueueMachine, 25, 40)
 TestQueueInAFile = case(FileMachine, 10, 30)
 TestQueueOverHttp = case(HttpMachine, 10, 30)
-TestManyQueuesInMemory = pytest.mark.nightly(case(QueueMachine, 800, 50))
-TestManyQueuesInAFile = pytest.mark.nightly(case(FileMachine, 300, 50))
-TestManyQueuesOverHttp = pytest.mark.nightly(case(HttpMachine, 300, 50))
+
+
+def nightly(test):
+    """Give a test that takes minutes the night, and the time."""
+    return pytest.mark.nightly(pytest.mark.timeout(3600)(test))
+
+
+TestManyQueuesInMemory = nightly(case(QueueMachine, 800, 50))
+TestManyQueuesInAFile = nightly(case(FileMachine, 300, 50))
+TestManyQueuesOverHttp = nightly(case(HttpMachine, 300, 50))
