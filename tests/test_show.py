@@ -12,8 +12,9 @@ from payloads import HIDDEN, MARKUP, PICTURES, png
 from PIL import Image
 
 from hitl_nb.display import clean, fold, spell
-from hitl_nb.panel import show as module
-from hitl_nb.panel.show import MAX_BYTES, UNFOLDED, bars, show, show_input, show_prediction
+from hitl_nb.panel import picture as module
+from hitl_nb.panel.picture import MAX_BYTES
+from hitl_nb.panel.show import UNFOLDED, bars, show, show_input, show_prediction
 
 
 @pytest.mark.parametrize(("text", "code"), HIDDEN.items(), ids=HIDDEN.values())

@@ -1,65 +1,50 @@
-"""What an item looks like, as text, fields and pictures; nothing in here is ever markup."""
+"""What an item looks like, as texts, pictures, fields and trees; nothing in here is ever markup."""
 
 from __future__ import annotations
 
-import io
-import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from hitl_nb.display import MAX_TEXT, MAX_VALUE, fold, line, spell
+from hitl_nb.panel.odd import Usual, is_number, odd, places
+from hitl_nb.panel.parts import Custom, Fields, Node, Part, Row, Shown, Text, Tree
+from hitl_nb.panel.picture import is_picture, pictures, pixels
 
-#: fields shown at first
-MAX_FIELDS = 60
-#: longest table shown at first, in characters
-MAX_TABLE = 8_000
+#: fields, and pairs of one branch of a tree, shown at first; and how deep a tree goes
+MAX_FIELDS, MAX_DEPTH = 60, 6
+#: longest table and trees shown at first, in characters; and what a line of them counts beside its own
+MAX_TABLE, _LINE = 8_000, 20
+#: most that is sent of words at first, in bytes as JSON
+MAX_SENT = 48_000
+#: what one character, what stands around a line, and a text with its name take of that, at most, at most and at least
+_CHARACTER, _AROUND, _LEAST = 14, 40, 2_200
 #: how many times more is shown on request
 UNFOLDED = 5
-#: largest picture that is decoded, in pixels
-MAX_PIXELS = 25_000_000
-#: largest picture that is sent, in bytes
-MAX_BYTES = 200_000
-#: smaller pictures are enlarged to about this many pixels a side
-SMALL = 160
-#: what columns of pixels are called
-_PIXEL = re.compile("pix(el)?_?[0-9]{1,4}(_[0-9]{1,4})?", re.IGNORECASE)
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
-    """An item as it is shown; every text is clean."""
-
-    #: the input as one text
-    text: str = ""
-    #: the input as fields: name and value
-    rows: tuple[tuple[str, str], ...] = ()
-    #: the input as a PNG
-    image: bytes | None = None
-    #: what a reviewer should know about it, such as what was left out
-    note: str = ""
-    #: why it cannot be shown; empty if it can
-    problem: str = ""
-    #: whether more can be shown
-    folded: bool = False
+#: texts so long, in characters, and those of several lines stand for themselves
+LONG = 80
+#: how many of a kind stand for themselves
+MOST = {"text": 8, "picture": 4, "tree": 20}
 
 
 # -- the input ---------------------------------------------------------------------------------------------------------
 
 
-def show(value: Any, times: int = 1) -> Shown:
-    """Return what a value looks like: text, fields, or a picture with the other fields beside it.
+def show(value: Any, times: int = 1, *, words: Collection[str] = (), usual: Usual | None = None) -> Shown:
+    """Return what a value looks like: its texts, pictures, fields and trees.
 
     Parameters
     ----------
     value
-        A text; a dict; a 2-D or 3-D array; the bytes of a PNG or JPEG file; a Pillow image.
+        A text; a dict; a 2-D or 3-D array; the bytes of a PNG or JPEG file; a Pillow image; an ipywidgets widget.
     times
         How many times the usual length is shown.
+    words
+        Marked in texts: whole words, whatever their case.
+    usual
+        Tells what numbers are far away from those before; learns those that are shown.
 
     Examples
     --------
@@ -68,135 +53,132 @@ def show(value: Any, times: int = 1) -> Shown:
     >>> show({"text": "hm"}).text
     'hm'
     """
-    if isinstance(value, Mapping):
-        return _fields(value, times)
-    if _is_picture(value):
-        return _picture(value)
-    text = value if isinstance(value, str) else spell(value, MAX_TEXT * times)
-    return Shown(text=fold(text, MAX_TEXT * times), folded=len(text) > MAX_TEXT * times)
+    if hasattr(value, "model_id") and hasattr(value, "comm"):
+        return Shown(parts=(Custom(widget=value),))
+    whole = isinstance(value, (Mapping, str)) or is_picture(value)
+    named = value if isinstance(value, Mapping) else {"": value if whole else spell(value, MAX_TEXT * times)}
+    square = pixels(named)
+    found, left = _sorted(named if square is None else {"": square})
+    images, problem = pictures(found["picture"])
+    room = _Room(times)
+    room.bytes -= _size(problem, *(image.name for image in images))
+    texts, fields = _texts(found["text"], room, words), _fields(found["field"], room, usual)
+    trees = _trees(found["tree"], room)
+    if usual is not None and times == 1:  # what is folded out was learnt before
+        usual.learn(found["field"])
+    left_out = f"{left:,} more pictures are not shown" if left else ""
+    parts: tuple[Part, ...] = (*texts, *images, *fields, *trees)
+    return Shown(parts=parts, left_out=left_out, problem=problem, folded=room.folded)
 
 
-def _fields(value: Mapping[Any, Any], times: int) -> Shown:
-    pixels = _pixels(value)
-    if pixels is not None:
-        return _picture(pixels)
-    pictures = [key for key, part in value.items() if _is_picture(part)][:1]
-    rest = {key: part for key, part in value.items() if key not in pictures}
-    shown = _picture(value[pictures[0]]) if pictures else Shown()
-    only = next(iter(value.values())) if len(value) == 1 else None
-    if isinstance(only, str):
-        return show(only, times)
-    rows, size, cut = [], 0, False
-    for key, part in list(rest.items())[: MAX_FIELDS * times]:
-        if size > MAX_TABLE * times:
-            break
-        rows.append((line(str(key), MAX_VALUE), spell(part, MAX_VALUE * times)))
-        size, cut = size + sum(map(len, rows[-1])), cut or (isinstance(part, str) and len(part) > MAX_VALUE * times)
-    left = len(rest) - len(rows)
-    more = [(f"… {left:,} more", "")] if left else []
-    return replace(shown, rows=(*rows, *more), folded=cut or left > 0)
+def _sorted(named: Mapping[Any, Any]) -> tuple[dict[str, dict[Any, Any]], int]:
+    """Return the values by how they are shown, and how many pictures are left out."""
+    kinds: dict[str, dict[Any, Any]] = {"text": {}, "picture": {}, "field": {}, "tree": {}}
+    left = 0
+    for key, value in named.items():
+        kind = "text" if isinstance(value, str) and len(named) == 1 else _kind(value)
+        full = len(kinds[kind]) >= MOST.get(kind, len(named))
+        left += full and kind == "picture"
+        if not full or kind != "picture":
+            kinds["field" if full else kind][key] = value
+    return kinds, left
 
 
-def show_input(value: Any, render: Callable[[Any], Any] | None = None, times: int = 1) -> Shown:
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "text" if len(value) >= LONG or "\n" in value else "field"
+    if isinstance(value, (list, tuple)) and not any(isinstance(part, (Mapping, list, tuple)) for part in value[:20]):
+        return "tree" if len(value) > 20 or len(spell(value)) > LONG else "field"
+    if is_picture(value):
+        return "picture"
+    return "tree" if isinstance(value, (Mapping, list, tuple)) and value else "field"
+
+
+class _Room:
+    """How many words of an item may still be sent, and whether some were folded."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.bytes, self.table, self.folded = times, MAX_SENT * times, MAX_TABLE * times, False
+
+    def lines(self, pairs: Iterable[tuple[Any, Any]], deep: int = 0) -> Iterator[tuple[str, str | None, Any]]:
+        """Return names, spelled values and values until the room is used up; of what can be a branch, no spelling."""
+        for key, value in islice(pairs, MAX_FIELDS * self.times):
+            name, text = line(str(key), MAX_VALUE), None
+            if not deep or _kind(value) != "tree":
+                text = spell(value, MAX_VALUE * self.times)
+                self.folded |= isinstance(value, str) and len(value) > MAX_VALUE * self.times
+            size = _size(name, text)
+            if self.table <= 0 or size > self.bytes:
+                return
+            self.bytes, self.table = self.bytes - size, self.table - _LINE - len(name) - len(text or "")
+            yield name, text, value
+
+    def fold(self, name: str, text: str, most: int, later: int) -> str:
+        """Return a text folded, so that its name and so many later texts have room too."""
+        space = self.bytes - later * _LEAST
+        if _size(name, fold(text, most)) > space:  # where nearly every character is hidden
+            most = max(_AROUND, (space - _size(name)) // _CHARACTER)
+        said = fold(text, most)
+        self.bytes, self.folded = self.bytes - _size(name, said), self.folded or len(text) > most
+        return said
+
+    def more(self, left: int) -> list[str]:
+        """Say how much is left."""
+        self.folded |= left > 0
+        return [f"… {left:,} more"] if left else []
+
+
+def _size(*words: str | None) -> int:
+    return len(json.dumps(words, ensure_ascii=False).encode()) + _AROUND
+
+
+def _texts(texts: Mapping[Any, str], room: _Room, words: Collection[str]) -> list[Text]:
+    """Return texts that share ``MAX_TEXT``: the short ones whole, the others alike."""
+    most, left = {}, MAX_TEXT * room.times
+    for done, key in enumerate(sorted(texts, key=lambda key: len(texts[key]))):
+        most[key] = min(len(texts[key]), left // (len(texts) - done))
+        left -= most[key]
+    shown: list[Text] = []
+    for key, text in texts.items():
+        name = line(str(key))
+        said = room.fold(name, text, most[key], len(texts) - len(shown) - 1)
+        shown.append(Text(name=name, text=said, marks=places(said, words, len(texts))))
+    return shown
+
+
+def _fields(fields: Mapping[Any, Any], room: _Room, usual: Usual | None) -> list[Fields]:
+    rows = [
+        Row(name=name, value=text or "", number=is_number(value), odd=odd(name, value, usual))
+        for name, text, value in room.lines(fields.items())
+    ]
+    more = [Row(name=text) for text in room.more(len(fields) - len(rows))]
+    return [Fields(rows=(*rows, *more))] if fields else []
+
+
+def _node(branch: Any, room: _Room, deep: int = MAX_DEPTH) -> Node:
+    pairs = room.lines(branch.items() if isinstance(branch, Mapping) else enumerate(branch), deep - 1)
+    node = [(label, _node(value, room, deep - 1) if text is None else text) for label, text, value in pairs]
+    return (*node, *((text, "") for text in room.more(len(branch) - len(node))))
+
+
+def _trees(trees: Mapping[Any, Any], room: _Room) -> list[Tree]:
+    shown = [Tree(name=name, node=_node(value, room)) for name, _, value in room.lines(trees.items(), MAX_DEPTH)]
+    return shown + [Tree(name=text, node=()) for text in room.more(len(trees) - len(shown))]
+
+
+def show_input(
+    value: Any, render: Callable[[Any], Any] | None = None, times: int = 1, *, words: Collection[str] = (),
+    usual: Usual | None = None,
+) -> Shown:  # fmt: skip
     """Return what an input looks like; what goes wrong is named in ``problem``, and the fields are shown instead."""
     if value is None:
         return Shown(problem="the payload was erased on request; there is nothing left to show")
     try:
-        return show(value if render is None else render(value), times)
+        return show(value if render is None else render(value), times, words=words, usual=usual)
     except Exception as error:  # a renderer is the user's; whatever it raises, the item stays decidable
         problem = f"render raised {type(error).__name__}: {spell(str(error))}"
-        return replace(show_input(value, None, times), problem=problem) if render else Shown(problem=problem)
-
-
-# -- pictures ----------------------------------------------------------------------------------------------------------
-
-
-def _pixels(value: Mapping[Any, Any]) -> np.ndarray[Any, Any] | None:
-    """Return a square picture whose pixels are the fields, such as ``pixel_0_0`` or ``pixel784``."""
-    side = math.isqrt(len(value))
-    if side < 4 or side * side != len(value) or not all(_is_pixel(key, part) for key, part in value.items()):
-        return None
-    in_order = sorted(value, key=lambda key: [int(number) for number in re.findall("[0-9]+", key)])
-    return np.array([float(value[key]) for key in in_order]).reshape(side, side)
-
-
-def _is_pixel(key: Any, value: Any) -> bool:
-    return isinstance(value, (int, float)) and isinstance(key, str) and _PIXEL.fullmatch(key) is not None
-
-
-def _is_picture(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        flat = value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (1, 3, 4))
-        return flat and value.dtype.kind in "biuf" and min(value.shape[:2]) > 1
-    return _is_file(value) or type(value).__module__.startswith("PIL.")
-
-
-def _is_file(value: Any) -> bool:
-    return isinstance(value, (bytes, bytearray)) and bytes(value[:8]).startswith((_PNG, _JPEG))
-
-
-def _picture(value: Any) -> Shown:
-    try:
-        image, note = _opened(value)
-        return Shown(image=_png(image), note=note)
-    except Exception as error:  # damaged files raise nearly anything
-        return Shown(problem=f"cannot show this image: {spell(str(error) or type(error).__name__)}")
-
-
-def _opened(value: Any) -> tuple[Any, str]:
-    """Return a Pillow image, its size checked before anything is decoded."""
-    from PIL import Image, ImageOps
-
-    if isinstance(value, np.ndarray):
-        _small_enough(value.shape[1], value.shape[0])
-        levels, note = _levels(value)
-        return Image.fromarray(levels[..., 0] if levels.ndim == 3 and levels.shape[2] == 1 else levels), note
-    image = Image.open(io.BytesIO(value), formats=("PNG", "JPEG")) if _is_file(value) else value
-    width, height = image.size
-    _small_enough(width, height)
-    return ImageOps.exif_transpose(image), f"{width}×{height}"
-
-
-def _small_enough(width: int, height: int) -> None:
-    if not 0 < width * height <= MAX_PIXELS:
-        raise ValueError(f"{width:,}×{height:,} pixels; up to {MAX_PIXELS // 10**6} megapixels are shown")
-
-
-def _levels(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], str]:
-    """Return an array as bytes 0..255, and how it was scaled."""
-    size = "×".join(map(str, array.shape))
-    if array.dtype == np.uint8:
-        return array, size
-    values = array.astype(np.float64)
-    finite = np.isfinite(values)
-    low, high = (float(values[finite].min()), float(values[finite].max())) if finite.any() else (0.0, 1.0)
-    low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
-    scaled = (np.where(finite, values, low) - low) / ((high - low) or 1.0) * 255
-    gaps = "" if finite.all() else f", {int((~finite).sum()):,} not finite"
-    return scaled.astype(np.uint8), f"{size}, {low:g} to {high:g}{gaps}"
-
-
-def _png(image: Any) -> bytes:
-    """Return a PNG of at most ``MAX_BYTES``, encoded anew; nothing of the old file is kept but what it looks like."""
-    from PIL import Image
-
-    if image.mode in ("I", "I;16", "F"):
-        image = Image.fromarray(_levels(np.asarray(image))[0])
-    image = image.convert(
-        "L" if image.mode in ("1", "L") else "RGBA" if "A" in image.mode or "transparency" in image.info else "RGB"
-    )
-    times = SMALL // max(image.size)
-    if times > 1:
-        image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
-    image.thumbnail((1600, 1600))
-    while True:
-        image.info.clear()
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG", optimize=True)
-        if buffer.tell() <= MAX_BYTES:
-            return buffer.getvalue()
-        ratio = 0.95 * math.sqrt(MAX_BYTES / buffer.tell())
-        image = image.resize((max(1, int(image.width * ratio)), max(1, int(image.height * ratio))))
+        plain = show_input(value, None, times, words=words, usual=usual) if render else Shown()
+        return replace(plain, problem=problem)
 
 
 # -- the prediction ----------------------------------------------------------------------------------------------------
@@ -222,7 +204,21 @@ def show_prediction(prediction: Any) -> str:
     """
     if not isinstance(prediction, Mapping):
         return "" if prediction is None else spell(prediction)
-    fields = {k: v for k, v in prediction.items() if k not in ("label", "confidence", "probabilities", "model")}
     lines = [spell(prediction["label"])] if "label" in prediction else []
-    lines += [f"{spell(str(k))}: {spell(v)}" for k, v in list(fields.items())[:MAX_FIELDS] if v is not False]
+    lines += [f"{spell(str(key))}: {spell(value)}" for key, value in islice(_rest(prediction).items(), MAX_FIELDS)]
     return fold("\n".join(lines))
+
+
+def show_answer(prediction: Any) -> Shown:
+    """Return what a prediction holds beside its label, confidence, probabilities, model and flags that are False.
+
+    >>> show_answer({"label": "spam", "confidence": 0.7, "language": "en", "regulated": False}).parts[0].text
+    'en'
+    """
+    rest = _rest(prediction) if isinstance(prediction, Mapping) else {}
+    return show_input(rest) if rest else Shown()
+
+
+def _rest(prediction: Mapping[Any, Any]) -> dict[Any, Any]:
+    known = ("label", "confidence", "probabilities", "model")
+    return {key: value for key, value in prediction.items() if key not in known and value is not False}
