@@ -265,6 +265,8 @@ class ReviewTask:
     audit: bool = False
     #: probability with which an audit was drawn; 0 where a rule asked for a person; None: not by a policy
     audit_probability: float | None = None
+    #: whether answers to it disagree, or one was objected to: an adjudicator settles it
+    disputed: bool = False
     #: who holds it
     holder: str | None = None
     #: until when, UTC

@@ -15,7 +15,8 @@ from hitl_nb.errors import BadInput, QueueReadOnly
 from hitl_nb.panel import controller as module
 from hitl_nb.panel.controller import Controller
 from hitl_nb.panel.correction import checker
-from hitl_nb.panel.sitting import STATES, State, rate, why
+from hitl_nb.panel.sitting import STATES, State
+from hitl_nb.panel.view import rate, why
 from hitl_nb.queue import ReviewQueue
 from hitl_nb.task import Reason, Reviewer
 
@@ -583,6 +584,20 @@ def test_an_invalid_correction_never_reaches_the_queue(sit, ask, queue, labels, 
     assert reviews(queue) == []
 
 
+@pytest.mark.parametrize("value", [0, "a\0b", "x" * 2_000_000], ids=["deep", "NUL", "long"])
+def test_a_correction_beyond_every_bound_is_named_and_the_sitting_goes_on(sit, ask, queue, value):
+    ask()
+    controller = sit()
+    for _ in range(50_000 if value == 0 else 0):
+        value = [value]
+    assert not controller.correct(value)
+    assert controller.view().state is State.ITEM
+    assert controller.view().message
+    assert controller.view().entered == ()
+    assert controller.correct("ham")
+    assert answers(queue) == [["correct", "ham"]]
+
+
 def test_what_is_wrong_is_kept_by_field(sit, ask):
     ask()
     controller = sit(check=checker(schema=Refund))
@@ -707,7 +722,7 @@ def test_nothing_of_an_item_is_left_after_the_end(sit, ask):
 def test_several_items_can_be_claimed_ahead_and_are_given_back(sit, ask, queue):
     for _ in range(5):
         ask()
-    controller = sit(lookahead=4)
+    controller = sit(lookahead=3)
     assert [task.holder for task in queue.pending()].count("ann") == 4
     controller.approve()
     controller.finish()
@@ -715,6 +730,93 @@ def test_several_items_can_be_claimed_ahead_and_are_given_back(sit, ask, queue):
 
 
 # -- retraining beside it
+
+
+def in_hand(controller):
+    view = controller.view()
+    return [card.ticket.split(":")[0] for card in (view, *view.ahead)]
+
+
+def test_what_comes_next_is_claimed_when_half_of_it_is_judged(sit, ask, queue):
+    tasks = [ask(input_data={"text": f"mail {i}"}).task_id for i in range(12)]
+    controller = sit(lookahead=4)
+    assert in_hand(controller) == tasks[:5]
+    controller.approve()
+    assert in_hand(controller) == tasks[1:5]
+    controller.approve()
+    assert in_hand(controller) == tasks[2:7]
+    for _ in range(10):
+        controller.approve()
+    assert [event["task_id"] for event in reviews(queue)] == tasks
+
+
+def test_an_undone_item_is_in_hand_once_and_under_a_lease_of_its_own(sit, ask, queue):
+    tasks = [ask().task_id for _ in range(3)]
+    controller = sit(lookahead=4)
+    controller.approve()
+    controller.undo()
+    assert in_hand(controller) == tasks
+    assert queue.get(tasks[0]).holder == "ann"
+    assert controller.approve(ticket=controller.view().ticket)
+    assert len(reviews(queue)) == 2
+
+
+def test_easy_items_are_approved_together_and_undone_together(sit, queue):
+    policy = Policy(0.85, audit_rate=0)
+    orchestrator = Orchestrator(queue=queue, policy=policy)
+    flags = [{}, {"irreversible": True}, {}, {}, {}]
+    tasks = [
+        orchestrator.process({"i": i}, {"label": "a", "confidence": 0.6, **flag})["task_id"]
+        for i, flag in enumerate(flags)
+    ]
+    controller = sit(lookahead=8)
+    easy = [ticket.split(":")[0] for ticket in controller.easy]
+    assert easy == [tasks[0], *tasks[2:]]  # what a hard rule sent is looked at alone
+    view = controller.view()
+    hard = next(card.ticket for card in (view, *view.ahead) if card.ticket not in controller.easy)
+    assert not controller.approve_all([hard])
+    assert reviews(queue) == []
+    assert controller.approve_all(controller.easy[1:])
+    assert sorted(event["task_id"] for event in reviews(queue)) == sorted(easy[1:])
+    assert controller.view().done == 3
+    assert controller.undo()
+    assert controller.view().done == 0
+    assert queue.stats().outcome == {}
+    assert sorted(in_hand(controller)) == sorted(tasks)
+
+
+def test_a_batch_that_fails_half_way_keeps_what_is_saved_and_shows_the_one_that_is_not(sit, ask, flaky, queue):
+    tasks = [ask().task_id for _ in range(4)]
+    controller = sit(queue=flaky, lookahead=4)
+    controller.gather(4)
+    flaky.store.fails = 0
+    write, calls = flaky.store.write, []
+
+    def third(*work, **options):
+        calls.append(work)
+        if len(calls) == 3:
+            raise OSError("no connection")
+        return write(*work, **options)
+
+    flaky.store.write = third
+    assert not controller.approve_all()
+    assert controller.view().state is State.ERROR
+    assert (controller.view().done, controller.view().unsaved) == (2, 1)
+    assert controller.retry()
+    assert [event["task_id"] for event in reviews(queue)] == tasks[:3]
+    assert in_hand(controller) == tasks[3:]
+
+
+def test_an_adjudicator_sees_the_answers_that_disagree_and_no_names(sit, queue):
+    said = {"input_data": {"i": 1}, "ai_prediction": {"label": "spam"}, "confidence": 0.5, "reason": "unsure"}
+    task = queue.submit(**said, reviews_required=2, consensus="unanimous")
+    queue.resolve(task.task_id, "ann", "approve")
+    assert sit("eve").view().answers == ()  # a second reviewer judges blind to the first
+    queue.release(task.task_id, "eve")
+    queue.resolve(task.task_id, "bob", "correct", {"label": "ham"}, "a newsletter")
+    view = sit(Reviewer(id="zoe", roles=("reviewer", "adjudicator"))).view()
+    assert view.answers == ("spam", "ham; note: a newsletter")
+    assert not view.easy
 
 
 def test_reviews_go_on_during_a_retrain(sit, ask):

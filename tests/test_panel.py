@@ -19,8 +19,7 @@ from hitl_nb import Orchestrator, Policy, open_queue
 from hitl_nb.learner import Learner
 from hitl_nb.loop import Loop
 from hitl_nb.panel import ReviewPanel
-from hitl_nb.panel import panel as panel_module
-from hitl_nb.panel.panel import DOUBLE_CLICK
+from hitl_nb.panel.plain import DOUBLE_CLICK, Plain
 from hitl_nb.queue import ReviewQueue
 
 
@@ -35,8 +34,8 @@ def press(queue, clock, monkeypatch):
     """Return a panel whose buttons are pressed slowly enough to be meant, and which draws each change."""
 
     def start(queue=queue, pace=0.0, **options):
-        monkeypatch.setattr(panel_module, "PACE", pace)
-        return ReviewPanel(queue, reviewer="ann", now=lambda: clock.aware, **options)
+        monkeypatch.setattr(Plain, "pace", pace)
+        return ReviewPanel(queue, reviewer="ann", plain=True, now=lambda: clock.aware, **options)
 
     return start
 
@@ -45,7 +44,7 @@ def press(queue, clock, monkeypatch):
 def click(clock):
     def one(panel, action, after=1.0):
         clock.forward(seconds=after)
-        panel._buttons[action].click()
+        panel.plain._buttons[action].click()
 
     return one
 
@@ -73,7 +72,9 @@ def answers(queue):
 
 
 def test_each_button_is_a_public_method(press):
-    assert [action for action in press(loop=object())._buttons if not callable(getattr(ReviewPanel, action))] == []
+    assert [
+        action for action in press(loop=object()).plain._buttons if not callable(getattr(ReviewPanel, action))
+    ] == []
 
 
 def test_methods_judge(press, ask, queue):
@@ -93,11 +94,11 @@ def test_methods_judge(press, ask, queue):
 def test_clicks_judge_what_is_typed(press, ask, queue, click):
     first, second = ask(), ask()
     panel = press(labels=["ham", "spam"])
-    panel._comment.value = "sure"
-    panel._inputs["label"].value = "ham"
+    panel.plain._comment.value = "sure"
+    panel.plain._inputs["label"].value = "ham"
     click(panel, "correct")
     assert queue.get(first.task_id).reviews[0].comment == "sure"
-    assert (panel._comment.value, panel._inputs["label"].value) == ("", "")
+    assert (panel.plain._comment.value, panel.plain._inputs["label"].value) == ("", "")
     click(panel, "approve")
     assert answers(queue) == [["correct", "ham"], ["approve", "spam"]]
     click(panel, "undo")
@@ -119,10 +120,10 @@ def test_a_double_click_is_one_review(press, ask, queue, click):
 def test_buttons_that_can_do_nothing_are_off(press, ask):
     ask()
     panel = press()
-    off = {action for action, button in panel._buttons.items() if button.disabled}
+    off = {action for action, button in panel.plain._buttons.items() if button.disabled}
     assert off == {"undo", "object", "retry", "unfold"}
     panel.approve()
-    assert {action for action, button in panel._buttons.items() if not button.disabled} == {
+    assert {action for action, button in panel.plain._buttons.items() if not button.disabled} == {
         "undo", "object", "retry", "finish"
     }  # fmt: skip
 
@@ -132,15 +133,17 @@ def test_the_panel_shows_the_item_and_why(press, queue):
     said = {"label": "refund", "confidence": 0.61, "probabilities": {"refund": 0.61, "delivery": 0.29}, "model": "v7"}
     orchestrator.process({"text": "where is it?", "amount": 12.5}, said)
     panel = press()
-    assert panel._input.value == "amount  12.5\ntext    where is it?"
-    assert panel._why.value.startswith("Low confidence: 0.61 (bound 0.85); would pass at threshold 0.61\npriority")
-    assert "model v7" in panel._why.value
-    assert panel._answer.value == "refund"
-    assert panel._shares.value.splitlines() == ["0.61", "0.61  refund", "0.29  delivery"]
-    first, second = panel._shares.style.background.split("no-repeat content-box, ")
+    assert panel.plain._input.value == "amount  12.5\ntext    where is it?"
+    assert panel.plain._why.value.startswith(
+        "Low confidence: 0.61 (bound 0.85); would pass at threshold 0.61\npriority"
+    )
+    assert "model v7" in panel.plain._why.value
+    assert panel.plain._answer.value == "refund"
+    assert panel.plain._shares.value.splitlines() == ["0.61", "0.61  refund", "0.29  delivery"]
+    first, second = panel.plain._shares.style.background.split("no-repeat content-box, ")
     assert " 0 1lh / 61.0% " in first
     assert " 0 2lh / 29.0% " in second
-    assert panel._counts.value == "0 of 1"
+    assert panel.plain._counts.value == "0 of 1"
 
 
 def test_many_decisions_by_code_are_drawn_now_and_then_and_the_last_one_always(press, ask, monkeypatch):
@@ -156,8 +159,8 @@ def test_many_decisions_by_code_are_drawn_now_and_then_and_the_last_one_always(p
     assert len(drawn) <= 2 + (time.monotonic() - began) / pace
     while panel._later:
         time.sleep(0.01)
-    assert panel._counts.value.startswith("39 of 40")
-    assert panel._input.value == "i  39"
+    assert panel.plain._counts.value.startswith("39 of 40")
+    assert panel.plain._input.value == "i  39"
 
 
 def test_what_is_drawn_late_is_drawn_by_one_thread_that_lives_as_long_as_its_panel(press, ask, monkeypatch):
@@ -187,9 +190,9 @@ def test_a_click_on_an_item_that_is_not_drawn_yet_judges_nothing(press, click, a
     for i in range(3):
         ask(input_data={"i": i})
     panel = press(pace=60.0)
-    panel._comment.value = "about the first"
+    panel.plain._comment.value = "about the first"
     panel.approve()
-    assert panel._input.value == "i  0"  # the second one waits to be drawn
+    assert panel.plain._input.value == "i  0"  # the second one waits to be drawn
     click(panel, "approve")
     assert queue.stats().outcome == {"approve": 1}
     panel.approve()
@@ -206,22 +209,25 @@ def test_a_save_that_takes_long_is_shown_as_one(press, ask, queue):
     store.write = lambda *work, **options: gate.wait(30) and queue.store.write(*work, **options)
     thread = threading.Thread(target=panel.approve)
     thread.start()
-    while "hitl-is-saving" not in panel.widget._dom_classes:
+    while "hitl-is-saving" not in panel.plain.widget._dom_classes:
         time.sleep(0.01)
-    assert (panel._input.value, panel._buttons["approve"].disabled) == ("i  0", False)  # nothing else is drawn twice
+    assert (panel.plain._input.value, panel.plain._buttons["approve"].disabled) == (
+        "i  0",
+        False,
+    )  # nothing else is drawn twice
     gate.set()
     thread.join(30)
-    while "hitl-is-item" not in panel.widget._dom_classes:
+    while "hitl-is-item" not in panel.plain.widget._dom_classes:
         time.sleep(0.01)
-    assert panel._input.value == "i  1"
+    assert panel.plain._input.value == "i  1"
 
 
 def test_skip_takes_the_note_as_its_reason(press, click, ask, queue):
     first, second = ask(input_data={"i": 0}), ask(input_data={"i": 1})
     panel = press()
-    panel._comment.value = "cannot read it"
+    panel.plain._comment.value = "cannot read it"
     click(panel, "skip")
-    assert panel._comment.value == ""
+    assert panel.plain._comment.value == ""
     click(panel, "skip")
     assert "cannot read it" in queue.explain(first.task_id)
     assert "skipped" in queue.explain(second.task_id)
@@ -231,39 +237,95 @@ def test_no_text_looks_like_a_field_or_moves_a_bar(press, ask):
     said = {"label": "a", "probabilities": {"a\nb": 0.5, "long" * 50: 0.3, "c": 0.2}}
     ask(input_data={"amount": 5000, "note": "hm\namount  1", "x\namount": 2}, ai_prediction=said)
     panel = press()
-    assert panel._input.value.splitlines() == [
-        "amount           5000",
+    assert panel.plain._input.value.splitlines() == [
         "note             hm",
         "                 amount  1",
+        "amount           5000",
         "x⟨U+000A⟩amount  2",
     ]
-    assert panel._shares.value.splitlines()[1:] == ["0.50  a⟨U+000A⟩b", f"0.30  {'long' * 15}"[:65] + "…", "0.20  c"]
+    assert panel.plain._shares.value.splitlines()[1:] == [
+        "0.50  a⟨U+000A⟩b",
+        f"0.30  {'long' * 15}"[:65] + "…",
+        "0.20  c",
+    ]
 
 
 def test_a_picture_comes_and_goes(press, ask):
     ask(input_data={"photo": png()})
     ask(input_data={"text": "words"})
     panel = press()
-    assert bytes(panel._image.value).startswith(b"\x89PNG")
+    assert bytes(panel.plain._image.value).startswith(b"\x89PNG")
     panel.approve()
-    assert (panel._image.value, panel._image.layout.display) == (b"", "none")
+    assert (panel.plain._image.value, panel.plain._image.layout.display) == (b"", "none")
 
 
 def test_a_form_has_a_field_each_and_starts_from_the_prediction(press, ask, queue, click):
     ask(ai_prediction={"kind": "refund", "amount": 3, "tags": ["a"]})
     panel = press(schema=Claim)
-    assert {name: box.value for name, box in panel._inputs.items()} == {
+    assert {name: box.value for name, box in panel.plain._inputs.items()} == {
         "kind": "refund", "amount": "3", "tags": '["a"]'
     }  # fmt: skip
-    panel._inputs["amount"].value = "-4"
+    panel.plain._inputs["amount"].value = "-4"
     click(panel, "correct")
-    assert "amount: Input should be greater than or equal to 0" in panel._message.value
-    assert panel._inputs["amount"].value == "-4"
-    panel._inputs["amount"].value, panel._inputs["tags"].value = "4.5", '["b", "c"]'
+    assert "amount: Input should be greater than or equal to 0" in panel.plain._message.value
+    assert panel.plain._inputs["amount"].value == "-4"
+    panel.plain._inputs["amount"].value, panel.plain._inputs["tags"].value = "4.5", '["b", "c"]'
     click(panel, "correct")
     [event] = [e for e in queue.events() if e["move"] == "review"]
     [review] = queue.get(event["task_id"]).reviews
     assert review.correction == {"kind": "refund", "amount": 4.5, "tags": ["b", "c"]}
+
+
+def test_several_labels_are_chosen_in_a_list_that_starts_from_the_prediction(press, ask, queue, click):
+    ask(ai_prediction={"label": ["blue", "red"]})
+    ask(ai_prediction={"label": "green"})
+    panel = press(labels=["red", "green", "blue"], multiple=True)
+    box = panel.plain._inputs["label"]
+    assert (box.options, box.value) == (("red", "green", "blue"), ("red", "blue"))
+    box.value = ()
+    click(panel, "correct")
+    assert "one label or more" in panel.plain._message.value
+    box.value = ("green", "red")
+    click(panel, "correct")
+    assert box.value == ("green",)
+    panel.undo()
+    assert box.value == ("red", "green")
+    panel.approve()
+    panel.correct(["blue", "red"])
+    assert answers(queue) == [["approve", ["blue", "red"]], ["correct", ["red", "blue"]]]
+
+
+def test_a_new_label_is_offered_for_the_next_item(press, ask, queue, click):
+    for _ in range(2):
+        ask()
+    panel = press(labels=["ham", "spam"], new_labels=True)
+    box = panel.plain._inputs["label"]
+    box.value = "Ham"
+    click(panel, "correct")
+    assert "reads like ham" in panel.plain._message.value
+    box.value = "phishing"
+    click(panel, "correct")
+    assert (box.options, box.value) == (("ham", "spam", "phishing"), "")
+    assert answers(queue) == [["correct", "phishing"]]
+
+
+def test_new_labels_are_typed_beside_the_list(press, ask, queue, click):
+    for _ in range(2):
+        ask()
+    panel = press(labels=["ham", "spam"], multiple=True, new_labels=True)
+    panel.plain._inputs["label"].value, panel.plain._inputs["new"].value = ("spam",), "phishing "
+    click(panel, "correct")
+    assert panel.plain._inputs["new"].value == ""
+    assert panel.plain._inputs["label"].options == ("ham", "spam", "phishing")
+    assert answers(queue) == [["correct", ["spam", "phishing"]]]
+
+
+def test_a_form_may_have_one_field_called_label(press, ask, queue, click):
+    ask()
+    panel = press(schema=pydantic.create_model("One", label=(int, ...)))
+    panel.plain._inputs["label"].value = "5"
+    click(panel, "correct")
+    assert answers(queue) == [["correct", 5]]
 
 
 def test_an_audit_is_shown_without_the_answer_of_the_model(press, queue):
@@ -271,8 +333,8 @@ def test_an_audit_is_shown_without_the_answer_of_the_model(press, queue):
     orchestrator.process({"text": "hm"}, {"label": "spam", "confidence": 0.9, "probabilities": {"spam": 0.9}})
     panel = press(schema=Claim)
     assert not [text for text in texts(panel) if "spam" in text or "0.9" in text]
-    assert panel._buttons["reject"].description == "None fits"
-    assert panel._buttons["approve"].disabled
+    assert panel.plain._buttons["reject"].description == "None fits"
+    assert panel.plain._buttons["approve"].disabled
 
 
 # -- errors are shown
@@ -282,12 +344,12 @@ def test_a_store_that_fails_twice_then_works_loses_nothing(press, ask, queue, cl
     ask()
     flaky = ReviewQueue(Flaky(queue.store))
     panel = press(flaky, labels=["ham", "spam"])
-    panel._inputs["label"].value, panel._comment.value = "ham", "sure"
+    panel.plain._inputs["label"].value, panel.plain._comment.value = "ham", "sure"
     flaky.store.fails = 2
     click(panel, "correct")
-    assert "no connection" in panel._message.value
-    assert (panel._inputs["label"].value, panel._comment.value) == ("ham", "sure")
-    assert panel._counts.value == "0 of 1 · 1 not saved"
+    assert "no connection" in panel.plain._message.value
+    assert (panel.plain._inputs["label"].value, panel.plain._comment.value) == ("ham", "sure")
+    assert panel.plain._counts.value == "0 of 1 · 1 not saved"
     click(panel, "retry")
     click(panel, "retry")
     assert answers(queue) == [["correct", "ham"]]
@@ -299,7 +361,7 @@ def test_what_a_handler_raises_is_shown_and_can_be_left(press, ask, queue, monke
     panel = press()
     monkeypatch.setattr(panel.controller, "unfold", lambda: 1 / 0)
     panel.unfold()
-    assert "ZeroDivisionError: division by zero" in panel._message.value
+    assert "ZeroDivisionError: division by zero" in panel.plain._message.value
     panel.retry()
     panel.approve()
     assert answers(queue) == [["approve", "spam"]]
@@ -308,7 +370,7 @@ def test_what_a_handler_raises_is_shown_and_can_be_left(press, ask, queue, monke
 def test_a_renderer_that_raises_is_shown_and_the_item_still_judged(press, ask, queue):
     ask()
     panel = press(render=lambda d: d["missing"])
-    assert "KeyError" in panel._message.value
+    assert "KeyError" in panel.plain._message.value
     panel.reject()
     assert [outcome for outcome, _ in answers(queue)] == ["reject"]
 
@@ -344,8 +406,8 @@ def test_a_broken_picture_is_named_and_the_next_item_works(press, ask, queue, da
     ask(input_data={"photo": data})
     ask()
     panel = press()
-    assert "cannot show this image" in panel._message.value
-    assert panel._image.value == b""
+    assert "cannot show this image" in panel.plain._message.value
+    assert panel.plain._image.value == b""
     panel.approve()
     panel.approve()
     assert len(answers(queue)) == 2
@@ -394,9 +456,9 @@ def test_finishing_clears_the_texts_and_says_what_was_done(press, ask, clock):
     panel = press()
     panel.reject()
     clock.forward(minutes=3)
-    panel._comment.value = "private note"
+    panel.plain._comment.value = "private note"
     panel.finish()
-    assert panel._message.value == "3 min, 1 judged, 1 wrong answer stopped"
+    assert panel.plain._message.value == "3 min, 1 judged, 1 wrong answer stopped"
     assert "private" not in repr([one.get_state() for one in widgets_of(panel.widget)])
 
 
@@ -421,7 +483,7 @@ def test_a_decision_from_another_thread_counts(press, ask, queue, click):
     for _ in range(3):
         panel.reject()
     assert [outcome for outcome, _ in answers(queue)] == ["approve"] * 3 + ["reject"] * 3
-    assert panel._counts.value.startswith("6 of 6")
+    assert panel.plain._counts.value.startswith("6 of 6")
 
 
 def test_two_threads_lose_and_double_nothing(press, ask, queue):
@@ -437,7 +499,7 @@ def test_two_threads_lose_and_double_nothing(press, ask, queue):
         panel.approve()
     assert len([e for e in queue.events(limit=10_000) if e["move"] == "review"]) == 60
     assert panel.view.done == 60
-    assert panel._counts.value.startswith("60 of 60")
+    assert panel.plain._counts.value.startswith("60 of 60")
 
 
 # -- retraining
@@ -463,7 +525,7 @@ def test_a_retrain_runs_beside_the_reviews(press, looped, click):
         panel.correct("high" if i > 9 else "low")
     click(panel, "retrain")
     assert retrained(panel).state == "done"
-    assert "promote: the first model" in panel._retrained.value
+    assert "promote: the first model" in panel.plain._retrained.value
     assert looped.learner.champion is not None
 
 
@@ -472,18 +534,18 @@ def test_a_retrain_that_fails_is_shown_and_reviews_go_on(press, looped, click, q
     panel.approve()
     click(panel, "retrain")
     assert retrained(panel).state == "failed"
-    assert "1 reviewed samples, 4 needed" in panel._retrained.value
+    assert "1 reviewed samples, 4 needed" in panel.plain._retrained.value
     panel.approve()
     assert len(answers(queue)) == 2
 
 
 def test_without_a_loop_there_is_no_such_button(press):
-    assert "retrain" not in press()._buttons
+    assert "retrain" not in press().plain._buttons
 
 
 def test_arrays_reach_the_panel_as_pictures(press, ask):
     ask(input_data={"image": np.linspace(0, 16, 64).reshape(8, 8)})
-    assert bytes(press()._image.value).startswith(b"\x89PNG")
+    assert bytes(press().plain._image.value).startswith(b"\x89PNG")
 
 
 def test_the_panel_uses_the_queues_own_audits_for_the_last_sentence(queue, press):

@@ -78,7 +78,7 @@ def test_the_frame_starts_as_na_and_fills(spam):
 
 def test_the_labels_of_the_model_are_the_choice(spam):
     handle = review(spam[0], spam[2], n=1)
-    assert handle.panel._inputs["label"].options == ("ham", "spam")
+    assert handle.panel.controller._check.options == ("ham", "spam")
     handle.panel.correct("eggs")
     assert "labels are ham, spam" in handle.panel.view.message
 

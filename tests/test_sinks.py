@@ -26,15 +26,15 @@ WANTED = {
     ("display.py", "def _repr_html_(self) -> str:"): "every text in it went through html.escape",
     ("learner/modal.py", "def _repr_html_(self) -> None:"): "returns None, so that nothing is shown",
     (
-        "panel/panel.py",
+        "panel/plain.py",
         'self._title, self._counts, self._bar = w.Label(), w.Label(), w.IntProgress(_dom_classes=("hitl-bar",))',
     ): "a Label typesets TeX; these two hold words and numbers of ours",
     (
-        "panel/panel.py",
+        "panel/plain.py",
         "self.widget = w.VBox([w.HTML(STYLE), *parts, self._last, self._retrained, self._training])",
     ): "the style sheet, a constant",
     (
-        "panel/panel.py",
+        "panel/plain.py",
         "self._shares.style.background = _bars([share for _, share in seen])",
     ): "a style made of numbers only",
 }

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from hitl_nb import errors
 from hitl_nb.display import spell
-from hitl_nb.evidence import clopper_pearson
 from hitl_nb.panel.correction import Checker, checker
-from hitl_nb.panel.show import UNFOLDED, Shown, show_input
-from hitl_nb.panel.sitting import PROMISE, Held, Kept, Retrain, Sitting, State, View, says, view_of
-from hitl_nb.task import Reviewer, ReviewTask
+from hitl_nb.panel.desk import TOO_LATE, Desk
+from hitl_nb.panel.sitting import Held, Kept, Retrain, Sitting, State, says
+from hitl_nb.panel.view import View, view_of
+from hitl_nb.task import Reviewer
 
 if TYPE_CHECKING:
     from hitl_nb.queue import ReviewQueue
 
 #: decisions that can be undone, and over which the rate is measured
 REMEMBERED = 30
-#: open tasks among which the reviewer's own leases are looked for
-OWN = 100
+#: most items that are approved together
+MAX_TOGETHER = 24
 #: after so long without a sign of the reviewer, leases are no longer renewed
 IDLE = timedelta(minutes=30)
-#: errors that say that this answer can never be saved
-_TOO_LATE = (
-    errors.AlreadyReviewed, errors.IllegalMove, errors.PayloadErased, errors.TaskNotFound, errors.SubmitConflict,
-    errors.NotQualified,
-)  # fmt: skip
-#: errors that say that there is nothing to give back or to renew
-_NOT_HELD = (errors.LeaseLost, *_TOO_LATE)
 
 
 def utc_now() -> datetime:
@@ -52,11 +45,12 @@ class Controller:
     queue : where tasks come from and answers go
     reviewer : who judges
     check : checks corrections; default: any text
-    render : turns ``input_data`` into a text, a dict or a picture
+    render : turns ``input_data`` into a text, a dict, a picture or a widget
+    words : words to mark in texts
     audits : returns how many random audits were disagreed with, and how many were judged
     retrain : retrains a model; called in a thread with a function to report each stage to
     now : returns the time, aware
-    lookahead : tasks to claim at once
+    lookahead : tasks to have in hand beside the one in front; more are claimed when half of them are judged
     on_change : called after each change, from the thread that made it
 
     Examples
@@ -71,30 +65,22 @@ class Controller:
 
     def __init__(
         self, queue: ReviewQueue, reviewer: str | Reviewer = "me", *, check: Checker | None = None,
-        render: Callable[[Any], Any] | None = None, audits: Callable[[], tuple[int, int]] | None = None,
+        render: Callable[[Any], Any] | None = None, words: Sequence[str] = (),
+        audits: Callable[[], tuple[int, int]] | None = None,
         retrain: Callable[[Callable[[str], None]], Any] | None = None, now: Callable[[], datetime] = utc_now,
-        lookahead: int = 1, on_change: Callable[[], None] = lambda: None,
+        lookahead: int = 0, on_change: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self.queue, self.reviewer, self._check = queue, Reviewer.of(reviewer), check or checker()
-        self._render, self._audits, self._work = render, audits, retrain
-        self._clock, self._lookahead, self._changed = now, lookahead, on_change
-        self._lock = threading.Lock()
+        self.queue, self.reviewer, self._check, self._work = queue, Reviewer.of(reviewer), check or checker(), retrain
+        self._desk = Desk(queue, self.reviewer, render=render, words=words, audits=audits)
+        self._clock, self.lookahead, self._changed = now, lookahead, on_change
+        self._lock, self._claiming = threading.Lock(), threading.RLock()  # the second is taken first, if both are
         self._s = Sitting(began=now(), touched=now())
 
     def start(self) -> Controller:
         """Claim and show the first item."""
-        self._set(risk_before=self._risk()[0], ahead=self._own())
+        self._set(risk_before=self._desk.risk()[0], ahead=self._desk.own())
         self._load()
         return self
-
-    def _own(self) -> tuple[Held, ...]:
-        """Return what the reviewer holds already: from a kernel that was killed, or a cell that ran before."""
-        with suppress(Exception):  # a lease that is over, or a store that is away: the claim that follows says so
-            own = [task for task in self.queue.pending(limit=OWN) if task.holder == self.reviewer.id]
-            if own:
-                self.queue.renew([task.task_id for task in own], self.reviewer)
-            return tuple(Held(task=task, attempt=task.attempt) for task in own)
-        return ()
 
     def view(self) -> View:
         """Return what is to be shown now."""
@@ -102,38 +88,90 @@ class Controller:
 
     # -- what a reviewer does; each returns whether it was done
 
-    def approve(self, comment: str | None = None, *, ticket: str | None = None) -> bool:
+    def approve(self, comment: str | None = None, *, ticket: str | None = None, submit_id: str | None = None) -> bool:
         """Say that the prediction is right."""
-        return self._decide("approve", None, comment, ticket)
+        return self._decide("approve", None, comment, ticket, submit_id)
 
-    def reject(self, comment: str | None = None, *, ticket: str | None = None) -> bool:
+    def reject(self, comment: str | None = None, *, ticket: str | None = None, submit_id: str | None = None) -> bool:
         """Say that the prediction is wrong, without another answer; of an audit, that no answer fits."""
-        return self._decide("reject", None, comment, ticket)
+        return self._decide("reject", None, comment, ticket, submit_id)
 
-    def correct(self, correction: Any, comment: str | None = None, *, ticket: str | None = None) -> bool:
+    def correct(
+        self, correction: Any, comment: str | None = None, *, ticket: str | None = None, submit_id: str | None = None
+    ) -> bool:
         """Say what is right; where that is the prediction, it counts as approved."""
+        if ticket not in (None, self._s.ticket):
+            return False
         try:
-            return self._decide("correct", self._check.check(correction), comment, ticket)
+            return self._decide("correct", self._check.check(correction), comment, ticket, submit_id)
         except errors.BadInput as error:
             fields = tuple(getattr(error, "fields", {}).items())
-            self._set(note=says(error), fields=fields, draft=correction, comment=comment or self._s.comment)
+            beyond = isinstance(error, (errors.NoCanonicalForm, errors.TooLarge))  # nothing to show again
+            draft = self._s.draft if beyond else correction
+            self._set(note=says(error), fields=fields, draft=draft, comment=comment or self._s.comment)
             return False
 
-    def skip(self, reason: str = "skipped") -> bool:
+    def approve_all(self, tickets: Iterable[str] | None = None) -> bool:
+        """Approve several items in hand at once, by default all that are easy; one undo takes them back."""
+        with self._claiming:
+            chosen = set(self.easy if tickets is None else tickets)
+            before = self._begin("batch")
+            if before is None:
+                return False
+            together = [held for held in before.current if held.is_easy and held.ticket in chosen]
+            if not together or len(together) < len(chosen):
+                self._set(before.state, note="Some of these cannot be approved together any more; look again")
+                return False
+            rest = tuple(held for held in before.current if held not in together)
+            batch = uuid4().hex
+            for i, held in enumerate(together, 1):
+                kept = Kept.of(held, "approve", batch=batch)
+                self._set(item=held, ahead=(*together[i:], *rest), kept=kept)
+                if not self._send(kept, self._note_saved):
+                    return False
+            return self._next(ahead=rest, last=f"approved {len(together)} together")
+
+    def _note_saved(self, **saved: Any) -> bool:
+        self._set(**saved)
+        return True
+
+    def gather(self, n: int) -> None:
+        """Claim until ``n`` items are in hand, to look at them together."""
+        self._fetch(min(n, MAX_TOGETHER) - 1)
+
+    @property
+    def easy(self) -> tuple[str, ...]:
+        """Tickets of what is in hand and may be approved together."""
+        return tuple(held.ticket for held in self._s.current if held.is_easy)
+
+    def skip(self, reason: str = "skipped", *, ticket: str | None = None) -> bool:
         """Give the item back, others get it first; also goes on after a conflict."""
-        return self._try("skip", lambda before: self._release(before.item, reason)) is not None and self._next()
+        before = self._try("skip", lambda before: self._desk.release(before.item, reason), ticket)
+        return before is not None and self._next()
 
     def undo(self) -> bool:
-        """Take the last decision back and show its item again."""
-        before = self._try("undo", lambda s: self.queue.undo(s.undoable[-1].held.task.task_id, self.reviewer))
-        if before is None:
-            return False
-        kept = before.undoable[-1]
-        return self._next(
-            ahead=(replace(kept.held, attempt=None), *before.current), undoable=before.undoable[:-1],
-            marks=before.marks[:-1], judged=before.judged - 1, stopped=before.stopped - kept.stops_an_error,
-            last=f"undone: {kept.text}", comment=kept.comment or "", draft=kept.correction,
-        )  # fmt: skip
+        """Take the last decision back, or the last batch, and show its item again."""
+        with self._claiming:
+            undone: list[Kept] = []
+            before = self._try("undo", lambda s: self._take_back(s, undone), anyway=lambda: bool(undone))
+            if before is None:
+                return False
+            n, kept = len(undone), undone[-1]
+            again = tuple(replace(one.held, attempt=None) for one in reversed(undone))
+            return self._next(
+                ahead=(*again, *before.current), undoable=before.undoable[:-n], marks=before.marks[:-n],
+                judged=before.judged - n, stopped=before.stopped - sum(one.stops_an_error for one in undone),
+                last=f"undone: {kept.text}" if n == 1 else f"undone: {n} together",
+                comment=kept.comment or "", draft=kept.correction,
+            )  # fmt: skip
+
+    def _take_back(self, s: Sitting, undone: list[Kept]) -> None:
+        batch = s.undoable[-1].batch
+        for kept in reversed(s.undoable):
+            if undone and (not batch or kept.batch != batch):
+                return
+            self.queue.undo(kept.held.task.task_id, self.reviewer)
+            undone.append(kept)
 
     def object(self, comment: str) -> bool:
         """Ask for a second look: at the answer of whoever was faster, else at the reviewer's own last one."""
@@ -167,8 +205,8 @@ class Controller:
         """Show more of the item."""
         item = self._s.item
         if item is not None:
-            shown = show_input(item.task.input_data, self._render, UNFOLDED)
-            self._set(shown=shown) if self._s.item is item else None
+            more = self._desk.unfold(item)
+            self._set(item=more) if self._s.item is item else None
 
     def heartbeat(self) -> None:
         """Renew leases and counts, and look for work where there was none; views call it about once a minute."""
@@ -179,7 +217,7 @@ class Controller:
             with suppress(Exception):  # the store is away: the next beat tries again, and a decision would say so
                 for held in s.current:
                     self._renew(held)
-                self._set(**self._counted())
+                self._set(**self._desk.counted(self._s.judged))
 
     def start_retrain(self) -> threading.Thread | None:
         """Retrain in a thread while reviews go on; None if one runs already."""
@@ -216,24 +254,34 @@ class Controller:
         self._changed()
         return before if able else None
 
-    def _try(self, action: str, work: Callable[[Sitting], None]) -> Sitting | None:
-        """Do something for which nothing need be kept; after an error everything is as it was."""
-        before = self._begin(action)
+    def _try(
+        self, action: str, work: Callable[[Sitting], None], ticket: str | None = None,
+        anyway: Callable[[], bool] = lambda: False,
+    ) -> Sitting | None:  # fmt: skip
+        """Do something for which nothing need be kept; after an error all is as it was, unless a part is done."""
+        before = self._begin(action, ticket)
         try:
             if before is not None:
                 work(before)
         except Exception as error:
+            if anyway():
+                self._set(note=says(error))
+                return before
             self._set(before.state if before else None, note=says(error))
             return None
         return before
 
     # -- deciding
 
-    def _decide(self, action: str, correction: dict[str, Any] | None, comment: str | None, ticket: str | None) -> bool:
+    def _decide(
+        self, action: str, correction: dict[str, Any] | None, comment: str | None, ticket: str | None,
+        submit_id: str | None,
+    ) -> bool:  # fmt: skip
         before = self._begin(action, ticket)
         if before is None or before.item is None:  # a second click, or about what is no longer shown
             return False
-        kept = Kept.of(before.item, action, correction, before.comment if comment is None else str(comment))
+        said = before.comment if comment is None else str(comment)
+        kept = Kept.of(before.item, action, correction, said, submit_id)
         self._set(kept=kept, comment=kept.comment or "", draft=correction)
         return self._send(kept, self._next)
 
@@ -255,26 +303,17 @@ class Controller:
 
     def _keep(self, kept: Kept, error: Exception) -> None:
         lost = isinstance(error, (errors.LeaseLost, errors.ItemChanged))
-        fresh, free = self._changed_since(kept.held.task) if lost else None, replace(kept.held, attempt=None)
+        fresh, free = self._desk.changed_since(kept.held) if lost else None, replace(kept.held, attempt=None)
         if fresh is not None:
-            shown = show_input(fresh.input_data, self._render)
-            changed = Held(task=fresh, attempt=None)
-            self._set(State.ITEM_CHANGED, item=changed, shown=shown, kept=None, note=says(error))
+            self._set(State.ITEM_CHANGED, item=fresh, kept=None, note=says(error))
         elif lost:
             self._set(State.LEASE_EXPIRED, item=free, kept=replace(kept, held=free), note=says(error))
-        elif isinstance(error, _TOO_LATE):
+        elif isinstance(error, TOO_LATE):
             self._set(State.CONFLICT, kept=None, note=f"{says(error)}\nYour answer was: {kept.text}")
         elif isinstance(error, errors.BadInput):
-            self._set(_state(self._s.shown), kept=None, note=says(error))
+            self._set(_state(kept.held), kept=None, note=says(error))
         else:
             self._set(_failed(error), note=says(error))
-
-    def _changed_since(self, task: ReviewTask) -> ReviewTask | None:
-        """Tell an item that was replaced under the reviewer's eyes from a lease that ran out."""
-        with suppress(Exception):
-            fresh = self.queue.get(task.task_id)
-            return fresh if fresh.shown != task.shown else None
-        return None
 
     # -- the next item
 
@@ -286,38 +325,43 @@ class Controller:
 
     def _load(self) -> None:
         try:
-            claimed = () if self._s.ahead else self.queue.claim(self.reviewer, self._lookahead)
-            ahead = self._s.ahead or tuple(Held(task=task, attempt=task.attempt) for task in claimed)
-            counts = self._counted() if not ahead or self._s.judged >= self._s.total else {}
+            with self._claiming:  # whatever is on its way comes first
+                ahead = self._s.ahead or self._desk.take(1 + self.lookahead)
+                counts = self._desk.counted(self._s.judged) if not ahead or self._s.judged >= self._s.total else {}
+                marks = self._s.marks or (self._clock(),) * bool(ahead)
+                item, state = (ahead[0], _state(ahead[0])) if ahead else (None, State.EMPTY)
+                self._set(state, item=item, ahead=ahead[1:], marks=marks, **counts)
         except Exception as error:
             self._set(_failed(error), note=says(error))
             return
-        shown = show_input(ahead[0].task.input_data, self._render) if ahead else Shown()
-        marks = self._s.marks or (self._clock(),) * bool(ahead)
-        item, state = (ahead[0], _state(shown)) if ahead else (None, State.EMPTY)
-        self._set(state, item=item, ahead=ahead[1:], shown=shown, marks=marks, **counts)
+        if len(self._s.ahead) <= self.lookahead // 2:
+            self._fetch(self.lookahead)
 
-    def _counted(self) -> dict[str, Any]:
-        """Count what waits: for this reviewer, and by expertise."""
-        found = self.queue.stats().open_by_expertise
-        mine = sum(n for who, n in found.items() if who is None or who in self.reviewer.expertise)
-        waiting = sorted((spell(who or "anyone"), n) for who, n in found.items() if n)
-        return {"total": self._s.judged + mine, "waiting": tuple(waiting)}
+    def _fetch(self, n: int) -> None:
+        """Claim what comes next, until ``n`` items are there, while the reviewer looks at what is in front."""
+        if self._s.item is None or len(self._s.ahead) >= n or not self._claiming.acquire(blocking=False):
+            return
+        try:
+            with suppress(Exception):  # where it cannot be, the item in front stays; what comes next will say so
+                more = self._desk.take(n - len(self._s.ahead))
+                with self._lock:
+                    over = self._s.state is State.FINISHED
+                    self._s = self._s if over else self._s.joined(more)
+                for held in more if over else ():
+                    self._desk.release(held)
+        finally:
+            self._claiming.release()
+        self._changed()
 
     def _renew(self, held: Held) -> None:
-        try:
-            if held.attempt is not None:
-                self.queue.renew([held.task.task_id], self.reviewer)
-        except _NOT_HELD as error:
-            with self._lock:
-                if self._s.item is held and self._s.state in (State.ITEM, State.CANNOT_DISPLAY):
-                    free = replace(held, attempt=None)
-                    self._s = replace(self._s.moved(State.LEASE_EXPIRED), item=free, note=says(error))
-
-    def _release(self, held: Held | None, reason: str | None = None) -> None:
-        if held is not None and held.attempt is not None:
-            with suppress(*_NOT_HELD):
-                self.queue.release(held.task.task_id, self.reviewer, reason)
+        error = self._desk.renew(held)
+        if error is None:
+            return
+        with self._lock:
+            s = self._s
+            if s.item is held and s.state in (State.ITEM, State.CANNOT_DISPLAY):
+                self._s = replace(s.moved(State.LEASE_EXPIRED), item=replace(held, attempt=None), note=says(error))
+            self._s = replace(self._s, ahead=tuple(one for one in self._s.ahead if one is not held))
 
     # -- retraining, and the end
 
@@ -334,30 +378,15 @@ class Controller:
         s = replace(self._s, **saved)
         for held in s.current:
             with suppress(Exception):  # out of reach: the lease ends by itself
-                self._release(held)
-        summary = s.sentence(self._clock(), *self._risk())
-        gone = {"item": None, "ahead": (), "undoable": (), "shown": Shown(), "comment": "", "draft": None, "last": ""}
+                self._desk.release(held)
+        summary = s.sentence(self._clock(), *self._desk.risk())
+        gone = {"item": None, "ahead": (), "undoable": (), "comment": "", "draft": None, "last": ""}
         self._set(State.FINISHED, **{**saved, **gone, "kept": None, "summary": summary})
         return True
 
-    def _risk(self) -> tuple[float | None, int]:
-        """Return the one-sided 95 % bound of the disagreement in audits, and how many more would make it ``PROMISE``.
 
-        None where there are no audits yet; the number counts on no further disagreement.
-        """
-        with suppress(Exception):  # a figure for the last sentence must not end a sitting
-            wrong, judged = self._audits() if self._audits else (0, 0)
-
-            def bound(more: int) -> float:
-                return clopper_pearson(wrong, judged + more, level=0.90).high
-
-            if judged:
-                return bound(0), bisect_left(range(200 * (wrong + 1)), True, key=lambda more: bound(more) <= PROMISE)
-        return None, 0
-
-
-def _state(shown: Shown) -> State:
-    return State.CANNOT_DISPLAY if shown.problem else State.ITEM
+def _state(held: Held) -> State:
+    return State.CANNOT_DISPLAY if held.shown.problem else State.ITEM
 
 
 def _failed(error: Exception) -> State:

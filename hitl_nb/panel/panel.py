@@ -1,53 +1,34 @@
-"""ReviewPanel: the controller as plain ipywidgets, built once and updated in place; outside text is only ever text."""
+"""ReviewPanel: one controller, the view with keys, and plain widgets where that cannot load."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
-from hitl_nb.panel.controller import Controller, utc_now
+from hitl_nb.errors import BadInput
+from hitl_nb.panel.controller import MAX_TOGETHER, Controller, utc_now
 from hitl_nb.panel.correction import checker
-from hitl_nb.panel.pulse import beat, whenever
-from hitl_nb.panel.sitting import State, View
+from hitl_nb.panel.live import KEYS, Live
+from hitl_nb.panel.plain import Plain
+from hitl_nb.panel.pulse import beat, unless, whenever
+from hitl_nb.panel.sitting import State
+from hitl_nb.panel.view import View
 from hitl_nb.task import Reviewer
 
 if TYPE_CHECKING:
     from hitl_nb.queue import ReviewQueue
 
-#: a click so soon after an item came is the second half of a double click, meant for the item before
-DOUBLE_CLICK = timedelta(seconds=0.3)
-#: shortest time between two drawings, in seconds; of more messages the notebook server would drop some
-PACE = 0.15
-#: buttons: action, words, tooltip
-_BUTTONS = (
-    ("approve", "Approve", "The prediction is right"),
-    ("reject", "Reject", "The prediction is wrong"),
-    ("correct", "Correct", "What stands in the correction is right"),
-    ("skip", "Skip", "Give it back with the note as the reason, or go on"),
-    ("object", "Object", "Ask for a second look, with the note as the reason"),
-    ("retry", "Retry", "Send again what was kept, or look for work"),
-    ("unfold", "Show more", "Show what is folded"),
-    ("retrain", "Retrain", "Retrain the model from the answers so far"),
-    ("undo", "Undo", "Take the last decision back"),
-    ("finish", "Finish", "Give open items back and end the sitting"),
-)
-#: how it looks; nothing from outside stands in it
-STYLE = f"<style>{Path(__file__).with_name('panel.css').read_text(encoding='utf-8')}</style>"
-#: colour of the bars behind probabilities; smaller ones than ``VISIBLE`` are left out
-BAR, VISIBLE = "color-mix(in srgb, var(--jp-brand-color1, #1976d2) 25%, transparent)", 0.005
-#: buttons that keep their place when they can do nothing
-_ALWAYS = ("approve", "reject", "correct", "skip", "undo", "finish")
+#: items that the view with keys has in hand beside the one in front
+LOOKAHEAD = 8
+#: after so many seconds on the screen without a sign of the view with keys, the plain one is shown
+PATIENCE = 8.0
 _PASSING = (State.SAVING, State.LOADING)
-_JUDGE = ("approve", "reject", "correct", "skip")
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., None]:
@@ -75,20 +56,31 @@ class ReviewPanel:
     labels
         Labels to correct to; None: free text.
     schema
-        In place of labels: a pydantic model, or ``(low, high)`` for a number.
+        In place of labels: a pydantic model, ``(low, high)`` for a number, ``range(low, high + 1)`` for a whole one.
+    multiple
+        Whether several of the labels may be right: a correction is then a list.
+    new_labels
+        Whether a text that is none of the labels may be entered; from then on it is one of them.
     render
-        Turns ``input_data`` into a text, a dict, an array or the bytes of a PNG or JPEG file.
+        Turns ``input_data`` into a text, a dict, an array, the bytes of a PNG or JPEG file, or a widget.
+    words
+        Words to mark in texts.
     loop
         A ``Loop``: adds a button that retrains while reviews go on.
     audits
         Returns how many audits were disagreed with and how many were judged; default: those of the queue.
+    keys
+        Other keys, by action, such as ``{"approve": "y"}``; ``hitl_nb.panel.live.KEYS`` has them all.
+    plain
+        Whether to show plain widgets: buttons, no keys, one item at a time. They show themselves, too, where a front
+        end cannot load the view with keys.
     now
         Returns the time, aware.
 
     Notes
     -----
-    There are no single keys. After a click the button gives the focus away, so that the next key does not reach the
-    notebook as a command; Tab goes on from that button. JupyterLab stores nothing of an item in the notebook unless its
+    Keys count while the focus is inside the panel, and never reach the notebook from there; with Ctrl, Alt or Meta they
+    stay with the notebook. JupyterLab stores nothing of an item in the notebook, of the plain widgets too unless its
     setting "Save Widget State Automatically" is on.
 
     Examples
@@ -104,20 +96,35 @@ class ReviewPanel:
 
     def __init__(
         self, queue: ReviewQueue, reviewer: str | Reviewer = "me", *, labels: Sequence[Any] | None = None,
-        schema: Any = None, render: Callable[[Any], Any] | None = None, loop: Any = None,
-        audits: Callable[[], tuple[int, int]] | None = None, now: Callable[[], datetime] = utc_now,
+        schema: Any = None, multiple: bool = False, new_labels: bool = False,
+        render: Callable[[Any], Any] | None = None, words: Sequence[str] = (), loop: Any = None,
+        audits: Callable[[], tuple[int, int]] | None = None, keys: Mapping[str, str] | None = None,
+        plain: bool = False, now: Callable[[], datetime] = utc_now,
     ) -> None:  # fmt: skip
-        self._now, self._ticket, self._since, self._drawing = now, "", now(), threading.RLock()
+        self._now, self._retrains, self._drawing = now, loop is not None, threading.RLock()
         self._drawn, self._later, self._wanted = 0.0, False, threading.Event()
-        self._check = checker(labels, schema)
-        self._build(loop is not None)
+        self._check = checker(labels, schema, multiple=multiple, new_labels=new_labels)
+        setup_keys = _keys(keys)
+        #: the two views; None where one is not in use
+        self.live: Live | None = None
+        self.plain: Plain | None = None
         self.controller = Controller(
-            queue, reviewer, check=self._check, render=render, audits=audits or (lambda: _audits(queue)),
-            retrain=None if loop is None else (lambda report: _retrain(loop, report)), now=now, on_change=self._draw,
+            queue, reviewer, check=self._check, render=render, words=words, audits=audits or (lambda: _audits(queue)),
+            retrain=None if loop is None else (lambda report: _retrain(loop, report)), now=now,
+            lookahead=0 if plain else LOOKAHEAD, on_change=self._draw,
         )  # fmt: skip
+        #: what a cell shows
+        self.widget = w.VBox([], _dom_classes=("hitl-panel",))
+        if plain:
+            self.show_plain()
+        else:
+            setup = {"reviewer": self.controller.reviewer.id, "keys": setup_keys, "form": self._check.spec()}
+            look = self.controller.view
+            self.live = Live(look, self._act, self.controller.fail, setup | {"retrains": self._retrains})
+            self.widget.children = (self.live.widget,)
         self.controller.start()
         self._draw_now()
-        whenever(self._wanted, self._draw_late, lambda: PACE)
+        whenever(self._wanted, self._draw_late, self._pace)
         beat(self.controller)
 
     def __repr__(self) -> str:
@@ -125,6 +132,8 @@ class ReviewPanel:
         return f"ReviewPanel({self.controller.reviewer.id!r}: {view.state}, {view.done} of {view.total})"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        if self.live is not None and self.plain is None:
+            unless(self.live.is_ready, self.show_plain, PATIENCE)
         return {**self.widget._repr_mimebundle_(), "text/plain": repr(self)}
 
     @property
@@ -146,24 +155,29 @@ class ReviewPanel:
 
     @_guarded
     def correct(self, correction: Any = None, comment: str | None = None) -> None:
-        """Say what is right instead; None: what stands in the panel."""
-        typed = self._typed() if correction is None else correction
+        """Say what is right instead; None: what stands in the plain widgets."""
+        typed = self.plain.typed if self.plain and correction is None else correction
         self.controller.correct(typed, self._said(comment))
+
+    @_guarded
+    def approve_all(self, tickets: Sequence[str] | None = None) -> None:
+        """Approve several items in hand at once, by default all that no hard rule sent; one undo takes them back."""
+        self.controller.approve_all(tickets)
 
     @_guarded
     def skip(self, reason: str | None = None) -> None:
         """Give the item back with a reason, by default what stands in the note; others get it first."""
-        self.controller.skip(self._said(reason).strip() or "skipped")
+        self.controller.skip((self._said(reason) or "").strip() or "skipped")
 
     @_guarded
     def undo(self) -> None:
-        """Take the last decision back and show its item again."""
+        """Take the last decision, or the last batch, back and show its item again."""
         self.controller.undo()
 
     @_guarded
     def object(self, comment: str | None = None) -> None:
         """Ask for a second look at an answer that stands; needs a comment."""
-        self.controller.object(self._said(comment))
+        self.controller.object(self._said(comment) or "")
 
     @_guarded
     def retry(self) -> None:
@@ -185,6 +199,10 @@ class ReviewPanel:
         """End the sitting: open items go back, texts are cleared, ``view.summary`` says what was done."""
         self.controller.finish(discard)
 
+    def export(self, path: str) -> int:
+        """Write every answer of the queue to a Parquet, CSV or JSON Lines file; returns the number of rows."""
+        return self.controller.queue.export(path)
+
     def close(self) -> None:
         """End the sitting and remove the widgets; an answer that cannot be saved now is dropped."""
         self.finish()
@@ -192,63 +210,50 @@ class ReviewPanel:
         self._later = False
         _close(self.widget)
 
+    def show_plain(self) -> None:
+        """Show plain widgets too, for a front end that cannot load the view with keys."""
+        with self._drawing:
+            if self.plain is None:
+                self.plain = Plain(self.controller.view, self._check, self._press, self._retrains, self._now)
+                self.widget.children = (*self.widget.children, self.plain.widget)
+                self._draw_now()
+
+    # -- what the views ask for
+
+    def _said(self, comment: str | None) -> str | None:
+        return self.plain.note if self.plain and comment is None else comment
+
     @_guarded
-    def _click(self, action: str) -> None:
-        self._buttons[action].blur()  # or the next key would reach the notebook as a command
-        if action not in _JUDGE or (self._is_drawn and self._now() - self._since >= DOUBLE_CLICK):
-            getattr(self, action)()
+    def _press(self, action: str, note: str, typed: Any) -> None:
+        given = {"correct": (typed, note), **dict.fromkeys(("approve", "reject", "skip", "object"), (note,))}
+        getattr(self, action)(*given.get(action, ()))
 
-    @property
-    def _is_drawn(self) -> bool:
-        """Whether the widgets show the item that a decision would be about."""
-        return self._ticket == self.view.ticket
+    def _act(self, asked: Mapping[str, Any]) -> bool:
+        """Carry out an act of the view with keys; returns whether it was done."""
+        c, comment = self.controller, asked["comment"]
+        names = {"ticket": asked["ticket"], "submit_id": asked["id"] or None}
+        acts: dict[str, Callable[[], Any]] = {
+            "approve": lambda: c.approve(comment, **names),
+            "reject": lambda: c.reject(comment, **names),
+            "correct": lambda: c.correct(asked["correction"], comment, **names),
+            "skip": lambda: c.skip(comment.strip() or "skipped", ticket=asked["ticket"]),
+            "object": lambda: c.object(comment),
+            "batch": lambda: c.approve_all(asked["tickets"]),
+            "gather": lambda: c.gather(MAX_TOGETHER),
+            "retrain": c.start_retrain, "undo": c.undo, "retry": c.retry, "finish": c.finish, "unfold": c.unfold,
+        }  # fmt: skip
+        return acts[asked["action"]]() is not False
 
-    def _said(self, comment: str | None) -> str:
-        typed = str(self._comment.value) if self._is_drawn else ""
-        return typed if comment is None else comment
+    # -- drawing
 
-    def _typed(self) -> Any:
-        typed = {name: box.value if self._is_drawn else "" for name, box in self._inputs.items()}
-        return {name: _value(text) for name, text in typed.items() if text.strip()} if self._is_form else typed["label"]
-
-    # -- the widgets
-
-    def _build(self, retrains: bool) -> None:
-        self._title, self._counts, self._bar = w.Label(), w.Label(), w.IntProgress(_dom_classes=("hitl-bar",))
-        self._message, self._why, self._input = _text("Message"), _text("Why here", "why"), _text("Input")
-        self._answer, self._shares, self._last = _text("Prediction"), _text("Confidence"), _text("Last")
-        self._image, self._retrained = w.Image(format="png", _dom_classes=("hitl-image",)), _text("Retrain")
-        self._training = w.IntProgress(max=4, _dom_classes=("hitl-bar",))
-        self._is_form = self._check.fields != ("label",)
-        self._inputs = {name: self._entry(name) for name in self._check.fields}
-        self._comment = w.Textarea(description="Note", rows=1, _dom_classes=("hitl-entry",))
-        actions = [one for one in _BUTTONS if one[0] != "retrain" or retrains]
-        self._buttons = {
-            action: w.Button(description=words, tooltip=tip, _dom_classes=(f"hitl-{action}",))
-            for action, words, tip in actions
-        }
-        for action, button in self._buttons.items():
-            button.on_click(lambda _, action=action: self._click(action))
-        head = _row("head", self._title, self._counts)
-        item = _row("item", w.VBox([self._input, self._image]), w.VBox([self._answer, self._shares]))
-        buttons = _row("buttons", *self._buttons.values())
-        entries = _row("entries", *self._inputs.values(), self._comment)
-        parts = [head, self._bar, self._message, self._why, item, buttons, entries]
-        #: what a cell shows
-        self.widget = w.VBox([w.HTML(STYLE), *parts, self._last, self._retrained, self._training])
-
-    def _entry(self, name: str) -> Any:
-        if self._check.options:
-            tip = "type to filter the labels"
-            return w.Combobox(
-                description="Correct to", options=self._check.options, placeholder=tip, _dom_classes=("hitl-entry",)
-            )
-        return w.Text(description=name if self._is_form else "Correct to", _dom_classes=("hitl-entry",))
+    def _pace(self) -> float:
+        return max(one.pace for one in (self.live, self.plain) if one is not None)
 
     def _draw(self) -> None:
         """Draw, or a moment later where that would be too soon; what passes at once is not worth a drawing."""
         with self._drawing:
-            wait = PACE if self.view.state in _PASSING else self._drawn + PACE - time.monotonic()
+            pace = self._pace()
+            wait = pace if self.view.state in _PASSING else self._drawn + pace - time.monotonic()
             if wait <= 0:
                 self._draw_now()
             else:
@@ -261,108 +266,30 @@ class ReviewPanel:
             self._draw_now()
 
     def _draw_now(self) -> None:
-        """Bring the widgets to what the controller says; the last one to draw has the newest view."""
+        """Bring the views to what the controller says; the last one to draw has the newest."""
         with self._drawing:
             self._drawn, self._later = time.monotonic(), False
             view = self.controller.view()
-            self.widget._dom_classes = ("hitl", f"hitl-is-{view.state}")
-            if view.state in _PASSING:  # the class says so, all the rest would change twice
-                return
-            if view.ticket != self._ticket or view.state is State.FINISHED:
-                self._draw_inputs(view)
-            self._draw_item(view)
-            self._title.value, self._counts.value = view.title, _counts(view)
-            self._bar.max, self._bar.value = max(view.total, 1), view.done
-            _fill(self._message, view.summary, view.message)
-            _fill(self._last, view.last)
-            _fill(self._retrained, f"{view.retrain.state} {view.retrain.text}".strip())
-            self._training.value = view.retrain.step
-            _show(self._training, view.retrain.state == "running")
-            more = {"unfold": view.shown.folded, "retrain": view.retrain.state != "running"}
-            for action, button in self._buttons.items():
-                button.disabled = not more.get(action, action in view.actions)
-                _show(button, action in _ALWAYS or not button.disabled)
-            self._buttons["reject"].description = "None fits" if view.blind else "Reject"
-            for box in (*self._buttons.values(), *self._inputs.values(), self._comment):
-                _answer_beside_cells(box.comm)
-
-    def _draw_inputs(self, view: View) -> None:
-        self._ticket, self._since, self._comment.value = view.ticket, self._now(), view.comment
-        values = dict(view.entered or (view.predicted if self._is_form else ()))
-        for name, box in self._inputs.items():
-            box.value = values.get(name, "")
-
-    def _draw_item(self, view: View) -> None:
-        _fill(self._why, *view.why, " · ".join(view.facts))
-        self._input._dom_classes = ("hitl-text", "hitl-fields" if view.shown.rows else "hitl-prose")
-        _fill(self._input, view.shown.text, *_lines(view.shown.rows), view.shown.note)
-        _fill(self._answer, view.prediction)
-        seen = [(label, share) for label, share in view.bars if share >= VISIBLE]
-        _fill(self._shares, view.confidence, *(f"{share:.2f}  {label}" for label, share in seen))
-        self._shares.style.background = _bars([share for _, share in seen])
-        self._image.value = view.shown.image or b""
-        _show(self._image, bool(view.shown.image))
+            for one in (self.live, self.plain):
+                if one is not None:
+                    one.draw(view, view.state in _PASSING)
 
 
-def _text(name: str, short: str = "") -> Any:
-    """Return a box that shows outside text as text; unlike a Label it typesets nothing."""
-    return w.Textarea(description=name, disabled=True, _dom_classes=("hitl-text", f"hitl-{short or name.lower()}"))
-
-
-def _row(name: str, *children: Any) -> Any:
-    return w.HBox(children, _dom_classes=(f"hitl-{name}",))
-
-
-def _fill(box: Any, *lines: str) -> None:
-    box.value = "\n".join(line for line in lines if line)
-    _show(box, bool(box.value))
-
-
-def _show(widget: Any, visible: bool) -> None:
-    widget.layout.display = None if visible else "none"
-
-
-def _bars(shares: list[float]) -> str:
-    """Return a CSS background: below the first line, a bar behind each, as long as its share."""
-    return ", ".join(
-        f"linear-gradient({BAR}, {BAR}) 0 {line}lh / {min(max(share, 0), 1):.1%} 0.9lh no-repeat content-box"
-        for line, share in enumerate(shares, 1)
-    )
-
-
-def _answer_beside_cells(comm: Any) -> None:
-    """Let a click be handled in the thread that the front end asks for, also while a cell is busy.
-
-    Where the last message to a widget came out of a cell, ipykernel would keep its clicks for after the next cell.
-    """
-    if comm is not None:
-        vars(comm).pop("_reply_subshell_id", None)
-
-
-def _value(typed: str) -> Any:
-    """Return what was typed into a form: text, or JSON where it is a list or a dict."""
-    with suppress(ValueError):  # the schema will say what is wrong with it
-        return json.loads(typed) if typed.strip()[:1] in ("[", "{") else typed
-    return typed
+def _keys(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Return every action's key; a key is one character and asks for one thing."""
+    keys = KEYS | {action: str(key).lower() for action, key in (given or {}).items()}
+    for action, key in keys.items():
+        if action not in KEYS or len(key) != 1 or not key.isprintable() or key == " ":
+            raise BadInput(name="keys", value={action: key}, remedy=f"pass one character for {', '.join(KEYS)}")
+        if list(keys.values()).count(key) > 1:
+            raise BadInput(name="keys", value={action: key}, remedy="another action has that key; give it another one")
+    return keys
 
 
 def _close(widget: Any) -> None:
     for child in getattr(widget, "children", ()):
         _close(child)
     widget.close()
-
-
-def _lines(rows: Sequence[tuple[str, str]]) -> list[str]:
-    width = min(24, max((len(name) for name, value in rows if value), default=0))
-    indent = "\n" + " " * (width + 2)  # so that no value looks like a field
-    return [f"{name:<{width}}  {value.replace(chr(10), indent)}" if value else name for name, value in rows]
-
-
-def _counts(view: View) -> str:
-    parts = [f"{view.done:,} of {view.total:,}"]
-    if view.rate and view.minutes_left is not None:
-        parts += [f"{view.rate:.1f}/min", f"~{view.minutes_left:.0f} min left"]
-    return " · ".join(parts + ([f"{view.unsaved} not saved"] if view.unsaved else []))
 
 
 def _audits(queue: ReviewQueue) -> tuple[int, int]:

@@ -1,20 +1,19 @@
-"""One review sitting as data: its states and their table, what it remembers, and what a view shows of it."""
+"""One review sitting as data: its states and their table, and what it remembers."""
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from hitl_nb.display import clean, fold, spell
+from hitl_nb.display import clean, spell
 from hitl_nb.errors import BadInput, HitlError
-from hitl_nb.panel.show import Shown, bars, show_prediction
+from hitl_nb.panel.parts import Shown
+from hitl_nb.panel.show import show_prediction
 from hitl_nb.payload import canonical
-from hitl_nb.task import Reason, ReviewOutcome, ReviewTask
+from hitl_nb.task import Review, ReviewOutcome, ReviewTask
 
 #: disagreement that one may want to promise of what passes without a person
 PROMISE = 0.02
@@ -36,7 +35,9 @@ class State(StrEnum):
     FINISHED = "finished"
 
 
-_JUDGE = "approve reject correct skip undo object finish"
+#: what can be done about an item, whichever it is
+JUDGE = ("approve", "reject", "correct", "skip")
+_JUDGE = f"{' '.join(JUDGE)} batch undo object finish"
 _FOUND = "item cannot_display empty error read_only"
 _SAVED = f"{_FOUND} loading lease_expired conflict item_changed finished"
 #: every state: what is said, what the reviewer can do, and where it may lead; code only walks this table
@@ -67,6 +68,24 @@ class Held:
     task: ReviewTask
     #: lease under which it is held; None: it is taken when it is answered
     attempt: int | None
+    #: what the input looks like
+    shown: Shown
+    #: what the model said beside its label
+    answer: Shown
+    #: the answers that disagree, where it is taken to settle them; in words, without names
+    answers: tuple[str, ...] = ()
+
+    @property
+    def ticket(self) -> str:
+        """Name of what is on the screen; a decision that carries another one is void."""
+        return f"{self.task.task_id}:{self.attempt}:{self.task.version}"
+
+    @property
+    def is_easy(self) -> bool:
+        """Whether it may be approved together with others: a hard rule, a dispute and an audit ask for a look each."""
+        hard = any(reason.hard for reason in self.task.reasons)
+        known = self.task.confidence is not None and self.task.ai_prediction is not None
+        return known and not (hard or self.task.audit or self.answers or self.shown.problem)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,15 +102,20 @@ class Kept:
     comment: str | None
     #: id made before the first try and used in every other
     submit_id: str
+    #: name of those that were made together and are undone together; empty: it was made alone
+    batch: str = ""
 
     @classmethod
-    def of(cls, held: Held, action: str, correction: dict[str, Any] | None, comment: str) -> Kept:
+    def of(
+        cls, held: Held, action: str, correction: dict[str, Any] | None = None, comment: str = "",
+        submit_id: str | None = None, batch: str = "",
+    ) -> Kept:  # fmt: skip
         """Make a decision; a correction to what the model said is an approval."""
         outcome, said = ReviewOutcome(action), held.task.ai_prediction or {}
         if correction is not None and all(k in said and _same(said[k], v) for k, v in correction.items()):
             outcome, correction = ReviewOutcome.APPROVE, None
-        text = comment.strip() or None
-        return cls(held=held, outcome=outcome, correction=correction, comment=text, submit_id=uuid4().hex)
+        text, submit_id = comment.strip() or None, submit_id or uuid4().hex
+        return cls(held=held, outcome=outcome, correction=correction, comment=text, submit_id=submit_id, batch=batch)
 
     @property
     def stops_an_error(self) -> bool:
@@ -106,9 +130,15 @@ class Kept:
         if task.audit:
             said = mine or (model if agreed else "none fits")
             verdict = "agreed" if agreed else "disagreed"
-            return f"audit: you said {said}, the model {model} ({_confidence(task)}): {verdict}; {spell(task.reason)}"
+            return f"audit: you said {said}, the model {model} ({confidence(task)}): {verdict}; {spell(task.reason)}"
         done = {"approve": "approved", "reject": "rejected", "correct": "corrected"}[self.outcome]
         return f"{done} {model}" + (f" → {mine}" if mine else "")
+
+
+def told(review: Review, prediction: dict[str, Any] | None) -> str:
+    """Return an answer of somebody else in words, without the name."""
+    said = show_prediction(review.answer) or f"not {show_prediction(prediction) or 'the answer of the model'}"
+    return f"{said}; note: {review.comment}" if review.comment else said
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -139,7 +169,6 @@ class Sitting:
 
     state: State = State.LOADING
     item: Held | None = None
-    shown: Shown = field(default_factory=Shown)
     ahead: tuple[Held, ...] = ()
     kept: Kept | None = None
     undoable: tuple[Kept, ...] = ()
@@ -162,7 +191,7 @@ class Sitting:
     @property
     def ticket(self) -> str:
         """Name of what is on the screen; a decision that carries another one is void."""
-        return "" if self.item is None else f"{self.item.task.task_id}:{self.item.attempt}:{self.item.task.version}"
+        return "" if self.item is None else self.item.ticket
 
     @property
     def blind(self) -> bool:
@@ -176,12 +205,24 @@ class Sitting:
         void |= {"approve", "reject", "correct"} if self.kept else set()
         void |= set() if self.undoable else {"undo"}
         void |= set() if self.undoable or self.state is State.CONFLICT else {"object"}
+        void |= set() if sum(held.is_easy for held in self.current) > 1 else {"batch"}
         return tuple(action for action in STATES[self.state][1].split() if action not in void)
 
     @property
     def current(self) -> tuple[Held, ...]:
         """What is on the screen and what comes next."""
         return self.ahead if self.item is None else (self.item, *self.ahead)
+
+    def joined(self, more: tuple[Held, ...]) -> Sitting:
+        """Return the sitting with more items in hand; one that was there without a lease has it now."""
+        leased = {held.task.task_id: held for held in more}
+
+        def renewed(held: Held) -> Held:
+            found = leased.pop(held.task.task_id, None)
+            return replace(held, attempt=found.attempt) if found and found.ticket != held.ticket else held
+
+        item, ahead = self.item and renewed(self.item), tuple(map(renewed, self.ahead))
+        return replace(self, item=item, ahead=(*ahead, *leased.values()))
 
     def moved(self, state: State) -> Sitting:
         """Return the sitting in another state, if the table allows it."""
@@ -206,138 +247,6 @@ def says(why: BaseException | str) -> str:
     return kind + clean(str(why)[:2000])
 
 
-# -- what a view shows -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class View:
-    """What a view shows: clean text, numbers, and one picture."""
-
-    #: where the sitting stands
-    state: State
-    #: that in words
-    title: str
-    #: what went wrong, what was kept, what to do
-    message: str
-    #: names what is shown; a view hands it back with a decision
-    ticket: str
-    #: what can be done now
-    actions: tuple[str, ...]
-    #: the input
-    shown: Shown
-    #: the model's answer; empty while an audit is judged
-    prediction: str
-    #: probabilities by label, largest first
-    bars: tuple[tuple[str, float], ...]
-    #: its confidence, 0 to 1, as text
-    confidence: str
-    #: why a person is asked, one line a reason
-    why: tuple[str, ...]
-    #: priority, deadline, model, policy
-    facts: tuple[str, ...]
-    #: whether it is judged without seeing the model's answer
-    blind: bool
-    #: what stands in the comment
-    comment: str
-    #: what was entered as a correction, by field
-    entered: tuple[tuple[str, str], ...]
-    #: the model's answer by field, to start a correction from; only values without hidden characters
-    predicted: tuple[tuple[str, str], ...]
-    #: what is wrong with a correction, by field
-    fields: tuple[tuple[str, str], ...]
-    #: the decision before
-    last: str
-    #: decisions of this sitting that are saved
-    done: int
-    #: those and what still waits for this reviewer
-    total: int
-    #: decisions a minute, over the last 30; None before there are two
-    rate: float | None
-    #: minutes until everything is judged at that rate
-    minutes_left: float | None
-    #: decisions that are not saved yet
-    unsaved: int
-    #: open tasks by expertise
-    waiting: tuple[tuple[str, int], ...]
-    #: how the last retrain stands
-    retrain: Retrain
-    #: the sitting in one sentence, once it is finished
-    summary: str
-
-
-def view_of(s: Sitting) -> View:
-    """Return what a view shows of a sitting."""
-    task = None if s.item is None else s.item.task
-    seen = None if s.blind else task  # an audit is judged without the model's answer
-    prediction = (seen.ai_prediction if seen else None) or {}
-    speed = rate(s.marks)
-    return View(
-        state=s.state, title=STATES[s.state][0], message=_message(s), ticket=s.ticket, actions=s.actions,
-        shown=s.shown, prediction=show_prediction(prediction), bars=bars(prediction.get("probabilities")),
-        confidence=_confidence(seen) if seen else "", why=why(seen.reasons) if seen else BLIND * s.blind,
-        facts=_facts(task, s.blind) if task else (), blind=s.blind, comment=s.comment, entered=_pairs(s.draft),
-        predicted=_pairs(prediction), fields=s.fields, last=s.last, done=s.judged, total=max(s.total, s.judged),
-        rate=speed, minutes_left=max(0, s.total - s.judged) / speed if speed else None,
-        unsaved=int(s.kept is not None), waiting=s.waiting, retrain=s.retrain, summary=s.summary,
-    )  # fmt: skip
-
-
-#: longest reason, and longest value from which a correction starts, in characters; and reasons shown
-MAX_LINE, MAX_REASONS = 1_000, 12
-BLIND = ("judged blind: the model's answer shows after yours",)
-
-
-def _message(s: Sitting) -> str:
-    unsaved = f"Not saved yet: {s.kept.text}" if s.kept and s.state is not State.SAVING else ""
-    others = ", ".join(f"{who} {n:,}" for who, n in s.waiting[:MAX_REASONS]) if s.state is State.EMPTY else ""
-    parts = (s.note, s.shown.problem, unsaved, others and f"Open for others: {others}")
-    return "\n".join(part for part in parts if part)
-
-
-def _facts(task: ReviewTask, blind: bool) -> tuple[str, ...]:
-    due = "" if task.deadline is None else f"{task.deadline:%Y-%m-%d %H:%M} UTC"
-    facts = {"priority": task.priority, "overdue since" if task.overdue else "due": due, "for": task.expertise}
-    facts |= {} if blind else {"model": task.model, "policy": task.policy}
-    return tuple(f"{what} {spell(value)}" for what, value in facts.items() if value)
-
-
-def _confidence(task: ReviewTask) -> str:
+def confidence(task: ReviewTask) -> str:
+    """Return the model's confidence as text."""
     return "confidence unknown" if task.confidence is None else f"{task.confidence:.3g}"
-
-
-def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
-    """Return a value as texts that can be typed over, by field."""
-    fields = value if isinstance(value, dict) else {"label": value}
-    texts = {str(k): v if isinstance(v, str) else json.dumps(v, default=str) for k, v in fields.items()}
-    return tuple((k, text) for k, text in texts.items() if len(text) <= MAX_LINE and clean(text) == text != "null")
-
-
-def rate(marks: tuple[datetime, ...]) -> float | None:
-    """Return decisions a minute between the first and the last of some times; None for fewer than two.
-
-    >>> rate((datetime(2026, 1, 5, 9, 0), datetime(2026, 1, 5, 9, 1), datetime(2026, 1, 5, 9, 2)))
-    1.0
-    """
-    minutes = (marks[-1] - marks[0]).total_seconds() / 60 if len(marks) > 1 else 0.0
-    return (len(marks) - 1) / minutes if minutes > 0 else None
-
-
-def why(reasons: tuple[Reason, ...]) -> tuple[str, ...]:
-    """Say of each reason what was seen, the bound, and what would have let the case pass.
-
-    >>> why((Reason(rule="confidence", says="Low confidence: {value}", value=0.617, bound=0.85, field="confidence"),))
-    ('Low confidence: 0.617 (bound 0.85); would pass at threshold 0.61',)
-    """
-    alone = "" if len(reasons) < 2 else " if it were the only reason"
-    return tuple(fold(_because(one, alone), MAX_LINE) for one in reasons[:MAX_REASONS])
-
-
-def _because(reason: Reason, alone: str) -> str:
-    value, bound = reason.value, reason.bound
-    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in (value, bound))
-    text = reason.text if bound is None or "{bound}" in reason.says else f"{reason.text} (bound {spell(bound)})"
-    if numbers and reason.field == "confidence":
-        return f"{text}; would pass at threshold {math.floor(round(value * 100, 6)) / 100:.2f}{alone}"
-    if numbers and float(value) > float(str(bound)):
-        return f"{text}; would pass with the bound at {value:g}{alone}"
-    return f"{text}; asks at any confidence" if reason.hard else text

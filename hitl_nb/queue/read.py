@@ -114,6 +114,7 @@ def as_task(row: TaskRow, found: Mapping[str, Any], reviews: Iterable[Review] = 
         overdue=row.overdue,
         audit=row.audit,
         audit_probability=row.audit_probability,
+        disputed=Status.DISPUTED in (row.status, row.came_from),
         holder=row.holder,
         lease_until=aware(row.lease_until),
         model=row.model,

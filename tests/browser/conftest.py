@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from browser.chromium import ARGUMENTS, NoBrowser, find_or_install
 from browser.jupyter import jupyterlab
 from browser.notebook import Notebook
-from hitl_nb.panel.panel import DOUBLE_CLICK
+from hitl_nb.panel.plain import DOUBLE_CLICK
 
 HERE = Path(__file__).parent
 #: what a payload calls when it runs, and a list of all elements in a panel that have no business there
@@ -19,8 +19,11 @@ window.hits = [];
 window.hit = id => window.hits.push(id);
 window.strange = [];
 const known = new Set(['DIV', 'TEXTAREA', 'INPUT', 'LABEL', 'BUTTON', 'IMG', 'DATALIST', 'OPTION']);
+const ofLive = 'SECTION HEADER STRONG SPAN PROGRESS DL DT DD KBD TABLE TBODY TR TH TD MARK FIGURE FIGCAPTION DETAILS'
+    + ' SUMMARY UL LI P SELECT';
+for (const name of ofLive.split(' ')) known.add(name);
 const isStrange = element => {
-    if (!element.closest('.hitl')) return false;
+    if (!element.closest('.hitl, .hitl-live')) return false;
     if (element.tagName === 'STYLE') return !element.textContent.includes('--hitl-ink');
     const runs = a => /^on/i.test(a.name)
         || (/href|src|action/i.test(a.name) && /^[\\s\\x00-\\x20]*javascript:/i.test(a.value));
@@ -207,3 +210,42 @@ class Panel:
 @pytest.fixture
 def panel(page):
     return Panel(page)
+
+
+class LivePanel:
+    """The panel with keys of the notebook in front."""
+
+    def __init__(self, page):
+        self.page, self.root = page, page.locator(".hitl-live:visible").last
+
+    def button(self, name):
+        return self.root.get_by_role("button", name=name, exact=True)
+
+    def box(self, name):
+        return self.root.get_by_label(name, exact=True)
+
+    def focus(self):
+        """Put the focus into the panel, as a click beside its buttons does."""
+        expect(self.button("Approve")).to_have_attribute("aria-disabled", "false")
+        self.root.locator(".hitl-live-title").click()
+
+    def press(self, *keys):
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def judge(self, name, done):
+        """Press a button and wait until so many decisions are saved."""
+        expect(self.button(name)).to_have_attribute("aria-disabled", "false")
+        self.button(name).click()
+        self.counts(done)
+
+    def counts(self, done, more=r"of [\d,]+"):
+        expect(self.root.locator(".hitl-live-counts")).to_have_text(re.compile(rf"^{done} {more}"))
+
+    def says(self, text, box="Message"):
+        expect(self.box(box)).to_contain_text(re.compile(text))
+
+
+@pytest.fixture
+def live(page):
+    return LivePanel(page)

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 STORE = "HITL_STORE_PICTURE"
 
 
-def test_the_readme_typed_into_a_fresh_notebook_and_judged_with_the_mouse(page, server, panel, tmp_path):
+def test_the_readme_typed_into_a_fresh_notebook_and_judged_with_the_mouse(page, server, live, tmp_path):
+    panel = live
     first = re.search(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)[1]
     path = tmp_path / "digits.duckdb"
     book = Notebook.open(page, server.root / "digits.ipynb")
@@ -46,7 +47,8 @@ def test_the_readme_typed_into_a_fresh_notebook_and_judged_with_the_mouse(page, 
         assert queue.verify() == []
 
 
-def test_the_first_notebook_runs_whole(page, server, panel):
+def test_the_first_notebook_runs_whole(page, server, live):
+    panel = live
     shutil.copy(ROOT / "notebooks" / "01_review.ipynb", server.root / "01_review.ipynb")
     book = Notebook(page, server.root / "01_review.ipynb").show()
     try:

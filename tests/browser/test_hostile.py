@@ -56,6 +56,31 @@ def test_no_payload_does_anything_in_any_field(book, page, panel, watch, walk):
     assert watch.harm() == {}
 
 
+#: what is shown of each field, as text somewhere in the panel with keys
+FIELDS = ["na", "va", "la", "pn", "pv", "pr", "re", "mo", "po", "ex"]
+
+
+@pytest.mark.parametrize("walk", READ)
+def test_no_payload_does_anything_in_the_panel_with_keys(book, page, live, watch, walk):
+    steps = READ[walk][0]
+    book.type(WALK.format(walk=walk).replace(f"= {walk}()", f"= {walk}(plain=False)"))
+    expect(live.button("Approve")).to_have_attribute("aria-disabled", "false")
+    book.tell(f"for _ in range({steps}): next(walk)")
+    for field in FIELDS if walk == "walk_items" else ():
+        expect(live.root).to_contain_text(f"hit('{field}1')")
+    book.tell(f"for _ in range({2 * TEX - 2}): next(walk)")
+    for _ in range(4):
+        typeset(book, page)
+        book.tell("next(walk)")
+    book.tell("for _ in walk: pass")
+    live.says("a plain mail", box="Input")
+    assert watch.harm() == {}
+    live.focus()
+    live.press("a")
+    expect(live.root).to_contain_text("Nothing waits for you")
+    assert watch.harm() == {}
+
+
 def test_the_name_of_who_was_faster_is_text(book, panel, watch):
     book.type(WALK.format(walk="walk_words"))
     book.tell("for _ in range(3): next(walk)")
@@ -86,7 +111,7 @@ def fails(item):
     return 1 / 0 if item.get("text") == "raise" else {"an array": np.zeros((6000, 6000))}.get(item.get("text"), item)
 
 queue = open_queue(":memory:")
-panel = ReviewPanel(queue, "ann", render=fails)
+panel = ReviewPanel(queue, "ann", render=fails, plain=True)
 items = {name: {"photo": data} for name, data in PICTURES.items()}
 items |= {
     "100 megapixels": {"photo": header(10_000, 10_000)},

@@ -17,7 +17,7 @@ for i in range({n}):
     said = {{"label": "spam", "confidence": 0.6, "probabilities": {{"spam": 0.6, "ham": 0.4}}}}
     orchestrator.process({{"text": f"mail {{i}}"}}, said)
 """
-MAILS = QUEUE + 'panel = ReviewPanel(queue, reviewer="ann", labels=["ham", "spam"])\npanel'
+MAILS = QUEUE + 'panel = ReviewPanel(queue, reviewer="ann", labels=["ham", "spam"], plain=True)\npanel'
 DIGITS = """
 from hitl_nb import review
 from sklearn.datasets import load_digits
@@ -89,7 +89,8 @@ KEPT = "handle.frame.dropna(subset=['outcome']).to_json(orient='records')"
 
 
 @pytest.mark.parametrize(("text", "label"), [(DIGITS, 3), (SPAM, "ham")], ids=["digits", "spam"])
-def test_a_frame_under_review_goes_on_where_it_was_after_a_restart(open_notebook, panel, tmp_path, text, label):
+def test_a_frame_under_review_goes_on_where_it_was_after_a_restart(open_notebook, live, tmp_path, text, label):
+    panel = live
     book = open_notebook(code(text, tmp_path / "table.duckdb")).run()
     expect(panel.root.locator("img:visible")).to_have_count(int(text is DIGITS))
     panel.judge("Approve", 1)
@@ -132,7 +133,8 @@ class Slow(LogisticRegression):
 queue = open_queue(":memory:")
 for i in range({n}):
     queue.submit(input_data={{"x": float(i)}}, ai_prediction={{"label": "low"}}, confidence=0.5, reason="first labels")
-panel = ReviewPanel(queue, reviewer="ann", labels=["low", "high"], loop=Loop(queue, Learner(Slow(), min_samples=4)))
+loop = Loop(queue, Learner(Slow(), min_samples=4))
+panel = ReviewPanel(queue, reviewer="ann", labels=["low", "high"], loop=loop, plain=True)
 for i in range(6):
     panel.correct("high" if i > 2 else "low")
 panel
@@ -161,7 +163,7 @@ FLAKY = (
 from flaky import Flaky
 from hitl_nb.queue import ReviewQueue
 store = Flaky(queue.store)
-panel = ReviewPanel(ReviewQueue(store), reviewer="ann", labels=["ham", "spam"])
+panel = ReviewPanel(ReviewQueue(store), reviewer="ann", labels=["ham", "spam"], plain=True)
 store.fails, store.late = 2, {late}
 panel
 """

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from browser.test_judging import MAILS, SPAM, code
+from browser.test_judging import MAILS, QUEUE, SPAM, code
 
 #: contrast of every text that is not disabled with what lies behind it, 1 to 21, lowest first
 CONTRAST = """() => {
@@ -23,15 +23,22 @@ CONTRAST = """() => {
             if (numbers(getComputedStyle(e).backgroundColor)[3] === 255) return getComputedStyle(e).backgroundColor;
         return 'white';
     };
-    const kinds = ['textarea', 'label', 'button:enabled', '.widget-label'].map(kind => `.hitl ${kind}`);
-    return [...document.querySelectorAll(kinds)].filter(e => e.checkVisibility({opacityProperty: true})).map(e => {
+    const kinds = ['textarea', 'label', 'button:enabled', '.widget-label']
+        .map(kind => `.hitl ${kind}`);
+    const live = 'strong, span, p, button[aria-disabled="false"], button:not([aria-disabled]), div, label, kbd, td, th'
+        + ', dd, input, textarea, li, summary';
+    const own = e => e.value || [...e.childNodes].some(one => one.nodeType === 3 && one.data.trim());
+    const shown = [...document.querySelectorAll(live.split(', ').map(kind => `.hitl-live ${kind}`))].filter(own)
+        .filter(e => !e.closest('[aria-disabled="true"], .hitl-live-heard'));
+    const all = [...document.querySelectorAll(kinds), ...shown];
+    return all.filter(e => e.checkVisibility({opacityProperty: true})).map(e => {
         const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
         return [(a + .05) / (b + .05), e.className, e.textContent || e.value];
     }).sort((x, y) => x[0] - y[0]);
 }"""
 #: elements of a panel that reach beyond it, or that can be scrolled sideways
 TOO_WIDE = """() => {
-    const panel = [...document.querySelectorAll('.hitl')].find(e => e.checkVisibility());
+    const panel = [...document.querySelectorAll('.hitl, .hitl-live')].find(e => e.checkVisibility());
     const right = panel.getBoundingClientRect().right, area = panel.closest('.jp-OutputArea');
     const overflow = e => getComputedStyle(e).overflowX;
     const scrolls = e => e.scrollWidth > e.clientWidth + 1 && ['auto', 'scroll'].includes(overflow(e));
@@ -71,10 +78,58 @@ def width(page):
 
 
 @pytest.mark.parametrize("text", [SPAM, MAILS.replace('f"mail {{i}}"', '"w" * 900')], ids=["fields", "a long word"])
-def test_nothing_is_cut_off_or_scrolls_sideways(book, panel, page, width, text):
+def test_nothing_is_cut_off_or_scrolls_sideways(book, page, width, text):
     page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
     book.type(code(text))
-    expect(panel.button("Finish")).to_be_visible()
+    expect(page.get_by_role("button", name="Finish").last).to_be_visible()
     for pixels in (700, 1280, 1800):
         width(pixels)
         assert page.evaluate(TOO_WIDE) == [], pixels
+
+
+#: code that brings a panel with keys into a state, and what is then said
+STATES = {
+    "item": ("", "Your judgement, please"),
+    "refused": ("panel.correct('eggs')", "labels are ham, spam"),
+    "conflict": (
+        "task = panel.view.ticket.split(':')[0]; queue.release(task, 'ann')\n"
+        "queue.resolve(task, 'bob', 'approve'); panel.reject('hm')",
+        "answered by 'bob'",
+    ),
+    "item_changed": (
+        "queue.replace(panel.view.ticket.split(':')[0], {'text': 'new'}, {'label': 'ham'}); panel.approve()",
+        "changed",
+    ),
+    "error": ("store.fails = 9; panel.correct('ham')", "Not saved yet"),
+    "empty": ("for _ in range(8): panel.approve()", "Nothing waits for you"),
+    "finished": ("panel.finish()", "Finished"),
+}
+FLAKY = (
+    QUEUE
+    + """
+from flaky import Flaky
+from hitl_nb.queue import ReviewQueue
+store = Flaky(queue.store)
+panel = ReviewPanel(ReviewQueue(store), reviewer="ann", labels=["ham", "spam"])
+panel
+"""
+)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_of_the_panel_with_keys_can_be_read(book, live, page, theme, width, state, tmp_path):
+    does, says = STATES[state]
+    page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
+    book.type(code(FLAKY))
+    expect(live.button("Finish")).to_be_visible()
+    if does:
+        book.tell(does)
+    expect(live.root).to_contain_text(says)
+    for name in ("JupyterLab Light", "JupyterLab Dark"):
+        theme(name)
+        found = page.evaluate(CONTRAST)
+        assert len(found) >= 3
+        assert [one for one in found if one[0] < 4.5] == [], name
+        page.screenshot(path=tmp_path / f"{state}-{name[11:]}.png")
+    width(700)
+    assert page.evaluate(TOO_WIDE) == []

@@ -40,7 +40,7 @@ queue.submit(
     ai_prediction={{"label": f"{{mark}} label", "probabilities": {{f"{{mark}} share": 0.5}}}},
     reason=f"{{mark}} reason", subject=f"{{mark}} subject", priority="high",
 )
-panel = ReviewPanel(queue, reviewer="ann")
+panel = ReviewPanel(queue, reviewer="ann", plain=True)
 panel
 """
 

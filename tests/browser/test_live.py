@@ -1,0 +1,278 @@
+"""The panel with keys, in a real JupyterLab: nothing is lost, doubled or judged unseen; the notebook stays as it is."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from browser.conftest import CANARY, LivePanel
+from browser.notebook import Notebook
+from browser.test_judging import BUSY, COMMANDS, QUEUE, code
+
+LIVE = QUEUE + 'panel = ReviewPanel(queue, reviewer="ann", labels=["ham", "spam"])\npanel'
+#: how each task was judged, in the order of the answers
+JUDGED = """[[str(task.reviews[0].outcome), task.input_data["text"]]
+    for task in (queue.get(e["task_id"]) for e in queue.events(limit=10_000) if e["move"] == "review")]"""
+#: a store whose writes wait until a file is there
+GATED = (
+    QUEUE
+    + """
+from pathlib import Path
+import time
+from hitl_nb.queue import ReviewQueue
+from flaky import Flaky
+store = Flaky(queue.store)
+panel = ReviewPanel(ReviewQueue(store), reviewer="ann", labels=["ham", "spam"])
+def write(*work, **options):
+    while not Path({gate!r}).exists():
+        time.sleep(0.02)
+    return queue.store.write(*work, **options)
+store.write = write
+panel
+"""
+)
+
+
+def judged(book):
+    return book.ask(JUDGED.replace("\n", " "))
+
+
+def test_a_hundred_tasks_are_judged_by_keys_each_once_and_in_order(open_notebook, live, page):
+    book = open_notebook(code(LIVE, n=100), "'another cell'").run()
+    before, expected = book.cells(), []
+    live.focus()
+    for i in range(100):
+        expect(live.box("Input")).to_have_text(re.compile(rf"mail {i}$"))
+        key, outcome = [("a", "approve"), ("r", "reject")][i % 2]
+        live.press(key)
+        expected.append([outcome, f"mail {i}"])
+    live.counts(100)
+    assert judged(book) == expected
+    assert book.cells() == before
+    assert book.ask("queue.verify()") == []
+
+
+def test_keys_stay_in_the_panel_and_chords_with_the_notebook(open_notebook, live, page):
+    book = open_notebook(code(LIVE), "'another cell'").run()
+    before = book.cells()
+    live.focus()
+    live.press("z", "x", "d", "d", "0", "0", "b", "v", "y", "1", "ArrowDown", "Shift+m")
+    live.counts(0)
+    assert book.cells() == before
+    live.press("n")
+    page.keyboard.type("arcsuomg? d")
+    expect(live.box("Note")).to_have_value("arcsuomg? d")
+    live.press("Escape", "c")
+    page.keyboard.type("ham")
+    live.press("Enter")
+    live.counts(1)
+    live.press("a")  # the focus is back in the panel
+    live.counts(2)
+    assert judged(book) == [["correct", "mail 0"], ["approve", "mail 1"]]
+    assert book.ask("[one.comment for t in queue.history()['task_id'] for one in queue.get(t).reviews]") == [
+        "arcsuomg? d",
+        None,
+    ]
+    assert book.cells() == before
+    changed = book.file.stat().st_mtime_ns
+    live.press("Control+s")
+    page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+    assert book.file.stat().st_mtime_ns > changed
+    page.locator(".jp-Notebook .jp-Cell").last.click()  # outside the panel its keys mean nothing
+    live.press("Escape")
+    live.counts(2)
+
+
+def test_no_key_reaches_the_notebook_after_a_click(open_notebook, live, page):
+    book = open_notebook(code(LIVE), "'another cell'").run()
+    before = book.cells()
+    for name in ("Approve", "Skip", "Undo", "Several", "Back"):
+        live.button(name).click()
+        for key in set(COMMANDS) - set("arcsu"):
+            page.keyboard.press(key)
+        assert book.cells() == before, name
+
+
+def test_a_burst_of_keys_loses_and_doubles_nothing(open_notebook, live, page):
+    book = open_notebook(code(LIVE, n=60)).run()
+    live.focus()
+    for _ in range(20):
+        live.press("a")
+    expect(live.root.locator(".hitl-live-counts")).not_to_contain_text("saving")
+    found = judged(book)
+    assert 9 <= len(found) <= 20  # what came before its item could be seen was not counted
+    assert found == [["approve", f"mail {i}"] for i in range(len(found))]
+    live.counts(len(found))
+    page.keyboard.down("r")
+    for _ in range(10):
+        page.keyboard.down("r")  # held down
+    page.keyboard.up("r")
+    live.counts(len(found) + 1)
+    live.button("Approve").dblclick()
+    live.counts(len(found) + 2)
+    expect(live.box("Input")).to_contain_text(f"mail {len(found) + 2}")
+    assert len(judged(book)) == len(found) + 2
+
+
+def test_decisions_land_while_a_cell_is_busy(open_notebook, live, tmp_path):
+    gate = tmp_path / "gate"
+    book = open_notebook(code(LIVE, n=12), BUSY.format(gate=str(gate))).run()
+    book.run(1, wait=False)
+    live.focus()
+    for i in range(12):
+        expect(live.box("Input")).to_have_text(re.compile(rf"mail {i}$"))
+        live.press("a")
+    live.counts(12)
+    assert book.is_running(1)
+    gate.touch()
+
+
+@pytest.fixture
+def other_page(chrome, server):
+    """Another browser on the same server."""
+    context = chrome.new_context(viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.add_init_script(CANARY)
+    page.goto(f"{server.url}/lab/workspaces/other?token={server.token}&reset")
+    page.wait_for_function("() => window.jupyterapp !== undefined")
+    yield page
+    context.close()
+
+
+def test_a_page_that_is_loaded_anew_goes_on_where_it_was(open_notebook, live, other_page):
+    book = open_notebook(code(LIVE)).run()
+    live.focus()
+    live.press("a", "r")
+    live.counts(2)
+    live.press("n")
+    book.save()
+    again = LivePanel(other_page)
+    Notebook(other_page, book.file).show()
+    expect(again.box("Input")).to_have_text(re.compile("mail 2$"))
+    again.focus()
+    again.press("u")
+    expect(again.box("Input")).to_have_text(re.compile("mail 1$"))
+    expect(live.box("Input")).to_have_text(re.compile("mail 1$"))
+    again.press("a")
+    again.counts(2)
+    live.counts(2)
+    assert judged(book)[-1] == ["approve", "mail 1"]
+
+
+def test_of_two_browsers_one_decides_and_the_other_is_told(open_notebook, live, other_page, tmp_path):
+    gate = tmp_path / "gate"
+    book = open_notebook(code(GATED, gate=str(gate), n=1)).run()
+    book.save()
+    other = LivePanel(other_page)
+    Notebook(other_page, book.file).show()
+    other.focus()
+    live.focus()
+    live.press("a")
+    expect(live.root.locator(".hitl-live-counts")).to_contain_text("1 saving")
+    other.press("r")
+    gate.touch()
+    live.counts(1)
+    other.says("no longer in your hands.*\n*.*reject spam")
+    assert judged(book) == [["approve", "mail 0"]]
+
+
+def test_a_kernel_that_restarts_leaves_a_list_of_what_was_not_saved(open_notebook, live, tmp_path):
+    book = open_notebook(code(GATED, gate=str(tmp_path / "never"))).run()
+    live.focus()
+    live.press("a", "r", "a")
+    expect(live.root.locator(".hitl-live-counts")).to_contain_text("3 saving")
+    book.restart()
+    live.says("Not known to be saved \\(3\\)")
+    live.says("reject spam")
+    expect(live.root.locator(".hitl-live-title")).to_have_text("Disconnected")
+
+
+CLOCK = """
+from datetime import UTC, datetime, timedelta
+from hitl_nb import open_queue
+from hitl_nb.panel import ReviewPanel
+late = [timedelta()]
+queue = open_queue(":memory:", clock=lambda: datetime.now(UTC).replace(tzinfo=None) + late[0])
+queue.submit(input_data={"text": "mail"}, ai_prediction={"label": "spam"}, confidence=0.5, reason="unsure")
+panel = ReviewPanel(queue, reviewer="ann", labels=["ham", "spam"])
+panel
+"""
+EXPIRE = "late[0] = timedelta(hours=1); queue.tick(); queue.claim('bob'); panel.controller.heartbeat()"
+
+
+def test_a_lease_that_runs_out_keeps_the_comment(open_notebook, live, page):
+    book = open_notebook(CLOCK).run()
+    live.focus()
+    live.press("n")
+    page.keyboard.type("a newsletter, ")
+    book.tell(EXPIRE)
+    live.says("held by bob|bob")
+    expect(live.box("Note")).to_be_focused()
+    page.keyboard.type("I think")
+    expect(live.box("Note")).to_have_value("a newsletter, I think")
+    live.press("Escape", "r")
+    live.says("bob")
+    expect(live.box("Note")).to_have_value("a newsletter, I think")
+
+
+def test_several_are_approved_at_once_and_taken_back_at_once(open_notebook, live):
+    book = open_notebook(code(LIVE, n=12)).run()
+    live.focus()
+    live.press("g")
+    tiles = live.root.locator(".hitl-live-tile")
+    expect(tiles).to_have_count(12)
+    tiles.nth(3).click()
+    live.button("Approve the other 11").click()
+    expect(live.root).to_contain_text("Approve 11 of 12? 1 marked wrong come one by one.")
+    live.button("Yes, approve 11").click()
+    live.counts(11)
+    expect(live.box("Input")).to_have_text(re.compile("mail 3$"))
+    assert book.ask("queue.stats().outcome") == {"approve": 11}
+    live.button("Undo").click()
+    live.counts(0)
+    assert book.ask("queue.stats().outcome") == {}
+
+
+def test_what_is_not_shown_for_long_comes_back(open_notebook, live, page):
+    book = open_notebook(code(LIVE), "'another cell'").run()
+    live.focus()
+    live.press("a")
+    live.counts(1)
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:hide-cell-outputs')")
+    book._js("book.content.activeCellIndex = 0; await app.commands.execute('notebook:hide-cell-outputs');")
+    expect(live.root).to_have_count(0)
+    book.tell("panel.approve()")
+    book._js("await app.commands.execute('notebook:show-cell-outputs');")
+    live.counts(2)
+    expect(live.box("Input")).to_have_text(re.compile("mail 2$"))
+
+
+def test_five_hundred_decisions_add_no_widget(open_notebook, live):
+    book = open_notebook(code(LIVE, n=510)).run()
+    live.counts(0)
+    count = "len(__import__('ipywidgets').widgets.widget._instances)"
+    before = book.ask(count)
+    book.tell("for i in range(500): panel.correct('ham') if i % 2 else panel.approve()")
+    live.counts(500)
+    expect(live.box("Input")).to_have_text(re.compile("mail 500$"))
+    assert book.ask(count) - before <= 10
+
+
+SECRET = """
+mark = "-".join(["top", "secret"])
+queue.submit(
+    input_data={{"text": f"{{mark}} input", f"{{mark}} name": 1}}, confidence=0.5, model=f"{{mark}} model",
+    ai_prediction={{"label": f"{{mark}} label", "probabilities": {{f"{{mark}} share": 0.5}}}},
+    reason=f"{{mark}} reason", subject=f"{{mark}} subject", priority="high",
+)
+panel = ReviewPanel(queue, reviewer="ann")
+panel
+"""
+
+
+def test_a_saved_notebook_holds_nothing_of_an_item(open_notebook, live):
+    book = open_notebook(code(QUEUE + SECRET, n=0)).run()
+    live.says("top-secret input", box="Input")
+    saved = book.save()
+    assert "ReviewPanel('ann'" in saved
+    assert "top-secret" not in saved
