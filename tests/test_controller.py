@@ -732,6 +732,12 @@ def test_several_items_can_be_claimed_ahead_and_are_given_back(sit, ask, queue):
 # -- retraining beside it
 
 
+def test_the_labels_of_the_model_in_another_order_are_an_approval(sit, ask, queue):
+    ask(ai_prediction={"label": ["blue", "red"]})
+    sit(check=checker(["red", "green", "blue"], multiple=True)).correct(["red", "blue"])
+    assert queue.stats().outcome == {"approve": 1}
+
+
 def in_hand(controller):
     view = controller.view()
     return [card.ticket.split(":")[0] for card in (view, *view.ahead)]

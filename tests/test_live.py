@@ -126,6 +126,8 @@ def test_where_no_page_answers_the_plain_panel_shows_itself(queue, ask, monkeypa
     while panel.plain is None or len(panel.widget.children) < 2:
         pass
     assert panel.plain._answer.value
+    Page(panel).ready()  # it was slow, not away
+    assert (panel.plain, len(panel.widget.children)) == (None, 1)
 
 
 @pytest.mark.parametrize("keys", [{"approve": "ab"}, {"approve": "r"}, {"dance": "x"}, {"approve": ""}, {"skip": " "}])

@@ -87,6 +87,8 @@ class Live:
         self._sessions, self._sent = dict[str, _Session](), dict[str, Card]()
         #: whether a page has shown it
         self.is_ready = threading.Event()
+        #: called when one does
+        self.on_ready: Callable[[], None] = lambda: None
         self._answering = False
         self.widget = _Widget()
         self.widget.on_msg(lambda _, content, buffers: self._hear(content))
@@ -104,6 +106,7 @@ class Live:
                     self._sent.clear()
                     session.heard = max(session.heard, int(content.get("sent") or 0))
                     self.is_ready.set()
+                    self.on_ready()
                 elif kind == "act" and content["n"] > session.answered:
                     self._carry_out(session, content)
             self._send(setup=kind == "ready")

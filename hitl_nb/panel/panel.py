@@ -121,6 +121,7 @@ class ReviewPanel:
             setup = {"reviewer": self.controller.reviewer.id, "keys": setup_keys, "form": self._check.spec()}
             look = self.controller.view
             self.live = Live(look, self._act, self.controller.fail, setup | {"retrains": self._retrains})
+            self.live.on_ready = self._hide_plain
             self.widget.children = (self.live.widget,)
         self.controller.start()
         self._draw_now()
@@ -217,6 +218,13 @@ class ReviewPanel:
                 self.plain = Plain(self.controller.view, self._check, self._press, self._retrains, self._now)
                 self.widget.children = (*self.widget.children, self.plain.widget)
                 self._draw_now()
+
+    def _hide_plain(self) -> None:
+        with self._drawing:
+            plain, self.plain = self.plain, None
+            if plain is not None:
+                self.widget.children = (self.live.widget,) if self.live else ()
+                _close(plain.widget)
 
     # -- what the views ask for
 

@@ -142,6 +142,8 @@ def told(review: Review, prediction: dict[str, Any] | None) -> str:
 
 
 def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):  # several labels are the same in any order
+        return len(one) == len(other) and all(any(_same(x, y) for y in other) for x in one)
     numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (one, other))
     if numbers or (isinstance(other, str) and isinstance(one, (int, float))):
         return bool(one == other or str(one) == other)

@@ -165,6 +165,7 @@ def open_notebook(page, server, tmp_path):
 
     def open_(*cells):
         opened.append(Notebook.open(page, server.root / f"{tmp_path.name}.ipynb", cells))
+        opened[-1].tell(f"import sys; sys.path.append({str(HERE.parent)!r})")
         return opened[-1]
 
     yield open_

@@ -56,7 +56,7 @@ function receive(store, message, buffers) {
     if (message.queue.includes(ticket)) continue;
     free(store.cards.get(ticket));
     store.cards.delete(ticket);
-    store.drafts.delete(taskOf(ticket));
+    if (!message.queue.some((one) => taskOf(one) === taskOf(ticket))) store.drafts.delete(taskOf(ticket));
   }
   store.state = message;
   const {line, again} = reconcile(store.line, message);
