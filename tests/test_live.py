@@ -69,6 +69,12 @@ def test_what_came_too_early_or_never_is_refused_by_its_number(page, queue):
     assert outcomes(queue) == []
 
 
+def test_a_number_that_no_page_can_have_reached_costs_no_memory(page, queue):
+    told = page.act("approve", n=10**15, ticket=page.ready()["queue"][1])
+    assert len(told["sessions"]["s"]["refused"]) == 200
+    assert outcomes(queue) == []
+
+
 def test_what_is_wrong_with_a_correction_comes_back_with_it(page, queue):
     told = page.act("correct", ticket=page.ready()["queue"][0], correction="eggs", comment="hm")
     assert "labels are ham, spam" in told["message"]

@@ -55,8 +55,8 @@ class _Session:
 
     def skip_to(self, n: int, done: bool) -> None:
         """Count an act; those before it that never came were not carried out."""
-        missing = [*range(self.answered + 1, n)][-REFUSED:] + ([] if done else [n])
-        self.refused = [*self.refused, *missing][-REFUSED:]
+        missing = range(max(self.answered + 1, n - REFUSED), n)  # a page may claim any number
+        self.refused = [*self.refused, *missing, *([] if done else [n])][-REFUSED:]
         self.answered = n
 
 

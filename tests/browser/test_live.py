@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 from browser.conftest import CANARY, LivePanel
 from browser.notebook import Notebook
 from browser.test_judging import BUSY, COMMANDS, QUEUE, code
+from browser.test_traces import SECRET
 
 LIVE = QUEUE + 'panel = ReviewPanel(queue, reviewer="ann", labels=["ham", "spam"])\npanel'
 #: how each task was judged, in the order of the answers
@@ -258,20 +259,8 @@ def test_five_hundred_decisions_add_no_widget(open_notebook, live):
     assert book.ask(count) - before <= 10
 
 
-SECRET = """
-mark = "-".join(["top", "secret"])
-queue.submit(
-    input_data={{"text": f"{{mark}} input", f"{{mark}} name": 1}}, confidence=0.5, model=f"{{mark}} model",
-    ai_prediction={{"label": f"{{mark}} label", "probabilities": {{f"{{mark}} share": 0.5}}}},
-    reason=f"{{mark}} reason", subject=f"{{mark}} subject", priority="high",
-)
-panel = ReviewPanel(queue, reviewer="ann")
-panel
-"""
-
-
 def test_a_saved_notebook_holds_nothing_of_an_item(open_notebook, live):
-    book = open_notebook(code(QUEUE + SECRET, n=0)).run()
+    book = open_notebook(code(QUEUE + SECRET.replace(", plain=True", ""), n=0)).run()
     live.says("top-secret input", box="Input")
     saved = book.save()
     assert "ReviewPanel('ann'" in saved

@@ -1,10 +1,13 @@
 // One store for each panel, shared by all places where it is shown; the kernel is the only authority.
 const PATIENCE = 3000, SILENCE = 10000; // milliseconds until the kernel is asked again, and until it counts as gone
 
+function newName() {
+  return [...crypto.getRandomValues(new Uint8Array(12))].map((one) => one.toString(16).padStart(2, "0")).join("");
+}
+
 function newStore() {
-  const name = [...crypto.getRandomValues(new Uint8Array(12))].map((one) => one.toString(16).padStart(2, "0")).join("");
   return {
-    line: newLine(name), state: null, setup: null, cards: new Map(), drafts: new Map(), views: new Set(),
+    line: newLine(newName()), state: null, setup: null, cards: new Map(), drafts: new Map(), views: new Set(),
     isSilent: false, hint: "", heardAt: performance.now(), askedAt: 0, send: () => {}, widget: () => {},
   };
 }
@@ -101,7 +104,7 @@ function begin(store, v) {
 function judge(store, v, action, card) {
   const correction = action === "correct" ? v.form.read() : null;
   const words = `${action} ${card?.prediction ?? ""}${correction === null ? "" : ` → ${JSON.stringify(correction)}`}`;
-  const id = newStore().line.session;
+  const id = newName();
   const line = mayNow(store, v, action, card) ? decide(store.line, {action, id, comment: v.note.value, correction, words}) : null;
   if (!line) {
     if (!card && store.line.unsaved.length) store.hint = "Not so fast: the next item is on its way; that key was not counted.";
