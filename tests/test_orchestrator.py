@@ -378,7 +378,7 @@ GOOD = {"input_data": {"x": 1}, "ai_result": {"confidence": 0.9}}
         {"value": float("nan")},
         {"value": float("inf")},
     ],
-    ids=lambda change: repr(change)[:60],
+    ids=lambda change: repr(change)[:40],  # without the address of an object
 )
 def test_a_bad_input_is_refused_and_nothing_is_written(orchestrator, change):
     orchestrator.process({}, {})

@@ -12,7 +12,7 @@ from hitl_nb.task import state_diagram
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DEMO = "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt . && .venv/bin/hitl-nb demo"
-TEST = '.venv/bin/pip install -q -c constraints.txt -e ".[test]" && .venv/bin/pytest'
+TEST = '.venv/bin/pip install -q -c constraints.txt -e ".[test]" && .venv/bin/pytest -n auto --dist loadscope'
 
 
 def test_the_python_blocks_run(tmp_path, monkeypatch):

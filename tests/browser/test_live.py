@@ -188,6 +188,18 @@ def test_a_kernel_that_restarts_leaves_a_list_of_what_was_not_saved(open_noteboo
     expect(live.root.locator(".hitl-live-title")).to_have_text("Disconnected")
 
 
+def test_a_kernel_that_is_gone_leaves_that_list_too(open_notebook, live, watch):
+    book = open_notebook(code(LIVE)).run()
+    live.focus()
+    live.press("a")
+    live.counts(1)
+    book.shut_down()
+    live.press("r")
+    live.says("Not known to be saved \\(1\\)")
+    expect(live.root.locator(".hitl-live-title")).to_have_text("Disconnected")
+    assert watch.errors == []
+
+
 CLOCK = """
 from datetime import UTC, datetime, timedelta
 from hitl_nb import open_queue

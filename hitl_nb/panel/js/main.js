@@ -15,7 +15,14 @@ function newStore() {
 const drawAll = (store) => store.views.forEach((v) => draw(store, v));
 
 function connect(model, store) {
-  store.send = (content) => model.send({...content, session: store.line.session});
+  store.send = (content) => {
+    try {
+      model.send({...content, session: store.line.session});
+    } catch { // the notebook has let its kernel go
+      store.isSilent = true;
+      drawAll(store);
+    }
+  };
   store.widget = async (id, el) => {
     const inner = await model.widget_manager.get_model(id);
     el.append((await model.widget_manager.create_view(inner)).el);
