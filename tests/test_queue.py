@@ -951,6 +951,23 @@ def test_the_log_tells_everything_in_order(queue, ask, clock):
         queue.pending(limit=0)
 
 
+def test_what_was_answered_last_comes_with_its_answers_newest_first(queue, ask, clock):
+    tasks = [ask(input_data={"text": f"mail {i}"}, subject=f"s{i}") for i in range(5)]
+    for task in (tasks[3], tasks[0], tasks[4]):
+        clock.forward(minutes=1)
+        queue.resolve(task.task_id, "ann", "correct", {"label": "ham"}, "seen")
+    found = queue.reviewed()
+    assert [task.input_data["text"] for task in found] == ["mail 4", "mail 0", "mail 3"]
+    assert found[0] == queue.get(tasks[4].task_id)
+    assert queue.reviewed(1) == found[:1]
+    long = ask(input_data={"text": "x" * 2**17})
+    queue.resolve(long.task_id, "ann", "approve")
+    queue.forget("s0")
+    assert [task.task_id for task in queue.reviewed()] == [tasks[4].task_id, tasks[3].task_id]
+    with pytest.raises(BadInput):
+        queue.reviewed(0)
+
+
 def test_an_explanation_names_reason_value_bound_policy_model_reviewer_and_times(queue, clock):
     orchestrator = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0))
     found = orchestrator.process({"amount": 3}, {"label": "ok", "confidence": 0.62, "model": "v7"})

@@ -14,6 +14,7 @@ from hitl_nb import errors
 from hitl_nb.display import spell
 from hitl_nb.panel.correction import Checker, checker
 from hitl_nb.panel.desk import TOO_LATE, Desk
+from hitl_nb.panel.similar import Similar
 from hitl_nb.panel.sitting import Held, Kept, Retrain, Sitting, State, says
 from hitl_nb.panel.view import View, view_of
 from hitl_nb.task import Reviewer
@@ -207,6 +208,11 @@ class Controller:
         if item is not None:
             more = self._desk.unfold(item)
             self._set(item=more) if self._s.item is item else None
+
+    def similar(self, ticket: str | None = None) -> tuple[Similar, ...]:
+        """Return judged tasks that are like an item in hand, by default the one in front; none of a blind audit."""
+        held = [one for one in self._s.current if ticket in (None, one.ticket)][:1]
+        return self._desk.similar(held[0]) if held and not held[0].task.audit else ()
 
     def heartbeat(self) -> None:
         """Renew leases and counts, and look for work where there was none; views call it about once a minute."""

@@ -12,7 +12,9 @@ from hitl_nb import errors
 from hitl_nb.display import spell
 from hitl_nb.evidence import clopper_pearson
 from hitl_nb.panel.odd import Usual
+from hitl_nb.panel.parts import Custom, Shown
 from hitl_nb.panel.show import UNFOLDED, show_answer, show_input
+from hitl_nb.panel.similar import AMONG, Similar, nearest, outcome
 from hitl_nb.panel.sitting import PROMISE, Held, told
 from hitl_nb.task import Reviewer, ReviewTask
 
@@ -67,15 +69,32 @@ class Desk:
 
     def hold(self, task: ReviewTask, attempt: int | None) -> Held:
         """Return a task as it is shown; the answers to a dispute come with it, without names."""
-        shown = show_input(task.input_data, self._render, words=self._words, usual=self._usual)
+        shown = self._shown(task.input_data, usual=self._usual)
         answers = self.queue.get(task.task_id).reviews if task.disputed else ()
         said = tuple(told(review, task.ai_prediction) for review in answers if not review.adjudication)
         return Held(task=task, attempt=attempt, shown=shown, answer=show_answer(task.ai_prediction), answers=said)
 
+    def similar(self, held: Held) -> tuple[Similar, ...]:
+        """Return judged tasks that are like one in hand; of those that this reviewer might have been asked."""
+        mine = (None, *self.reviewer.expertise)
+        judged = [task for task in self.queue.reviewed(AMONG) if task.expertise in mine and task.input_data is not None]
+        found = nearest(held.task.input_data, [task.input_data for task in judged])
+        return tuple(Similar(shown=self._beside(judged[i].input_data), said=outcome(judged[i])) for i in found)
+
+    def _beside(self, value: Any) -> Shown:
+        """Return what an input looks like; a widget is for the item in front alone."""
+        shown = self._shown(value)
+        made = [part.widget for part in shown.parts if isinstance(part, Custom)]
+        for widget in made:
+            widget.close()
+        return show_input(value, words=self._words) if made else shown
+
+    def _shown(self, value: Any, times: int = 1, usual: Usual | None = None) -> Shown:
+        return show_input(value, self._render, times, words=self._words, usual=usual)
+
     def unfold(self, held: Held) -> Held:
         """Return an item of which more is shown."""
-        shown = show_input(held.task.input_data, self._render, UNFOLDED, words=self._words, usual=self._usual)
-        return replace(held, shown=shown)
+        return replace(held, shown=self._shown(held.task.input_data, UNFOLDED, self._usual))
 
     def changed_since(self, held: Held) -> Held | None:
         """Tell an item that was replaced under the reviewer's eyes from a lease that ran out."""

@@ -7,7 +7,7 @@ each state that goes back says up to which number the kernel has heard and which
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,19 @@ import anywidget
 from hitl_nb.errors import BadInput
 from hitl_nb.panel.parts import Shown, as_message
 from hitl_nb.panel.pulse import answer_beside_cells
-from hitl_nb.panel.sitting import JUDGE
+from hitl_nb.panel.similar import Similar
+from hitl_nb.panel.sitting import JUDGE, says
 from hitl_nb.panel.view import Card, View
 
 #: files of the view, in the order in which they become one module
-FILES = ("dom", "keys", "line", "fields", "image", "form", "grid", "view", "main")
+FILES = ("dom", "keys", "line", "fields", "image", "form", "grid", "similar", "view", "main")
 _HERE = Path(__file__).parent
 SCRIPT = "\n".join((_HERE / "js" / f"{name}.js").read_text(encoding="utf-8") for name in FILES)
 STYLE = (_HERE / "live.css").read_text(encoding="utf-8")
 #: keys of the actions, as they come; they count while the focus is inside the panel
 KEYS = {
     "approve": "a", "reject": "r", "correct": "c", "skip": "s", "undo": "u", "note": "n", "object": "o", "retry": "t",
-    "unfold": "m", "grid": "g", "help": "?",
+    "unfold": "m", "grid": "g", "similar": "l", "help": "?",
 }  # fmt: skip
 #: what a view can ask for beside judgements
 CONTROLS = ("undo", "object", "retry", "finish", "unfold", "retrain", "gather", "batch")
@@ -73,6 +74,8 @@ class Live:
         Called with an error of a message that makes no sense.
     setup
         What a view needs to know once: reviewer, keys, how corrections are entered.
+    similar
+        Returns judged tasks that are like the one that a ticket names.
     """
 
     #: shortest time between two drawings that nobody at the panel asked for, in seconds
@@ -81,9 +84,11 @@ class Live:
     def __init__(
         self, look: Callable[[], View], act: Callable[[Mapping[str, Any]], bool],
         fail: Callable[[BaseException], None], setup: Mapping[str, Any],
+        similar: Callable[[str], Sequence[Similar]] = lambda ticket: (),
     ) -> None:  # fmt: skip
         self._look, self._act, self._fail, self._setup = look, act, fail, dict(setup)
-        self._hearing, self._sending = threading.Lock(), threading.Lock()
+        self._similar, self._compared = similar, ""
+        self._hearing, self._sending, self._comparing = threading.Lock(), threading.Lock(), threading.Lock()
         self._sessions, self._sent = dict[str, _Session](), dict[str, Card]()
         #: whether a page has shown it
         self.is_ready = threading.Event()
@@ -109,7 +114,11 @@ class Live:
                     self.on_ready()
                 elif kind == "act" and content["n"] > session.answered:
                     self._carry_out(session, content)
-            self._send(setup=kind == "ready")
+            if kind == "similar":
+                self._compared = str(content.get("ticket"))
+                threading.Thread(target=self._compare, args=(self._compared,), daemon=True).start()
+            else:
+                self._send(setup=kind == "ready")
         except Exception as error:  # in a callback nobody would see it
             self._fail(error)
 
@@ -120,6 +129,18 @@ class Live:
         finally:
             self._answering = False
             session.skip_to(content["n"], done)
+
+    def _compare(self, ticket: str) -> None:
+        """Send judged tasks that are like one, if nobody asked about another since; no decision waits for that."""
+        with self._comparing:
+            if ticket != self._compared or self.widget.comm is None:
+                return
+            buffers, message = list[bytes](), {"kind": "similar", "ticket": ticket, "problem": ""}
+            try:
+                found = [{"said": one.said, "shown": _parts(one.shown, buffers)} for one in self._similar(ticket)]
+            except Exception as error:  # the item stays decidable
+                found, message["problem"] = [], says(error)
+            self.widget.send({**message, "found": found}, buffers)
 
     def _session(self, content: Any) -> _Session:
         name = content.get("session") if isinstance(content, dict) else None

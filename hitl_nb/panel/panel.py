@@ -17,6 +17,7 @@ from hitl_nb.panel.correction import checker
 from hitl_nb.panel.live import KEYS, Live
 from hitl_nb.panel.plain import Plain
 from hitl_nb.panel.pulse import beat, unless, whenever
+from hitl_nb.panel.similar import Similar
 from hitl_nb.panel.sitting import State
 from hitl_nb.panel.view import View
 from hitl_nb.task import Reviewer
@@ -119,8 +120,8 @@ class ReviewPanel:
             self.show_plain()
         else:
             setup = {"reviewer": self.controller.reviewer.id, "keys": setup_keys, "form": self._check.spec()}
-            look = self.controller.view
-            self.live = Live(look, self._act, self.controller.fail, setup | {"retrains": self._retrains})
+            c = self.controller
+            self.live = Live(c.view, self._act, c.fail, setup | {"retrains": self._retrains}, c.similar)
             self.live.on_ready = self._hide_plain
             self.widget.children = (self.live.widget,)
         self.controller.start()
@@ -199,6 +200,10 @@ class ReviewPanel:
     def finish(self, discard: bool = False) -> None:
         """End the sitting: open items go back, texts are cleared, ``view.summary`` says what was done."""
         self.controller.finish(discard)
+
+    def similar(self) -> tuple[Similar, ...]:
+        """Return judged tasks that are like the one in front, nearest first, with their answers; none of an audit."""
+        return self.controller.similar()
 
     def export(self, path: str) -> int:
         """Write every answer of the queue to a Parquet, CSV or JSON Lines file; returns the number of rows."""

@@ -136,6 +136,9 @@ WHERE status IN ('pending_review', 'claimed', 'disputed')
 ORDER BY priority DESC, deadline NULLS LAST, task_id
 LIMIT :n;
 
+-- answered_last: What was answered last, newest first.
+SELECT * FROM task WHERE status = 'reviewed' AND erased_at IS NULL ORDER BY reviewed_at DESC, task_id LIMIT :n;
+
 -- leases_out: Claims whose time is over.
 SELECT * FROM task WHERE status = 'claimed' AND lease_until <= :now ORDER BY task_id LIMIT :n;
 

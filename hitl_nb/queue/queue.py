@@ -261,9 +261,7 @@ class ReviewQueue(Shows):
 
     def tick(self) -> int:
         """End leases that ran out and apply deadlines that passed; returns how many tasks it touched."""
-        touched = 0
-        while count := self.store.write(deadline.tick, search=True):
-            touched += count
+        touched = sum(iter(partial(self.store.write, deadline.tick, search=True), 0))
         self.store.look_ahead()
         return touched
 
@@ -311,6 +309,10 @@ class ReviewQueue(Shows):
     def pending(self, expertise: str | None = None, limit: int = 20) -> list[ReviewTask]:
         """Return the open tasks, best first; with ``expertise`` those that such a person may judge."""
         return self._read(lambda tx: read.pending(tx, expertise, read.page(limit)))
+
+    def reviewed(self, limit: int = 200) -> list[ReviewTask]:
+        """Return the tasks answered last, newest first, with the answers that stand; without those over 128 kB."""
+        return self._read(lambda tx: read.reviewed(tx, read.page(limit)))
 
     def get(self, task_id: str) -> ReviewTask:
         """Return one task with the answers that stand."""

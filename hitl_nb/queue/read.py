@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -11,6 +11,7 @@ from typing import Any
 
 from hitl_nb.errors import BadInput, IllegalMove, TaskExpired, TaskNotFound, TaskWithdrawn
 from hitl_nb.payload import digest, name, parse
+from hitl_nb.queue.hand import MOST_OF_ONE
 from hitl_nb.queue.row import EventRow, TaskRow, aware, load_reasons
 from hitl_nb.queue.store import PAGE, Transaction, is_id, payloads
 from hitl_nb.task import OPEN, Move, Priority, Review, ReviewOutcome, ReviewTask, Status
@@ -142,6 +143,20 @@ def get(tx: Transaction, task_id: str) -> ReviewTask:
     return as_task(row, found, standing(tx, row, found))
 
 
+def reviewed(tx: Transaction, limit: int) -> list[ReviewTask]:
+    """Return what was answered last, newest first, with the answers that stand; tasks with long texts are left out."""
+    rows = tx.tasks("answered_last", n=limit)
+    ids = [row.task_id for row in rows]
+    texts, events = defaultdict[str, list[Any]](list), defaultdict[str, list[EventRow]](list)
+    for task_id, *rest in tx.rows("get_texts", task_ids=ids, whole=[], most=MOST_OF_ONE):
+        texts[str(task_id)].append(tuple(rest))
+    for event in tx.events("events_of_tasks", task_ids=ids):
+        events[str(event.task_id)].append(event)
+    short = [row for row in rows if all(body is not None for *_, body in texts[row.task_id])]
+    read = [(row, payloads(texts[row.task_id], row), events[row.task_id]) for row in short]
+    return [as_task(row, found, _standing(row, found, log)) for row, found, log in read]
+
+
 def told(tx: Transaction, task_ids: Sequence[str]) -> list[tuple[Status, ReviewTask]]:
     """Return what callers were told at submission, and the tasks, without answers."""
     found: dict[str, tuple[Status, ReviewTask]] = {}
@@ -161,11 +176,13 @@ def told(tx: Transaction, task_ids: Sequence[str]) -> list[tuple[Status, ReviewT
 
 def standing(tx: Transaction, row: TaskRow, found: Mapping[str, Any]) -> list[Review]:
     """Return the answers of a task that stand."""
+    return [] if row.standing == "[]" else _standing(row, found, tx.events("events_of", task_id=row.task_id))
+
+
+def _standing(row: TaskRow, found: Mapping[str, Any], log: Iterable[EventRow]) -> list[Review]:
     numbers = [number for number, _ in json.loads(row.standing)]
-    if not numbers:
-        return []
-    events = [e for e in tx.events("events_of", task_id=row.task_id) if e.move == Move.REVIEW]
-    return [review_of(e, found["answers"], found) for e in events if e.facts["number"] in numbers]
+    reviews = [event for event in log if event.move == Move.REVIEW]
+    return [review_of(e, found["answers"], found) for e in reviews if e.facts["number"] in numbers]
 
 
 def pending(tx: Transaction, expertise: str | None, limit: int) -> list[ReviewTask]:

@@ -19,9 +19,9 @@ from hitl_nb.task import Move
 
 #: calls that change nothing, or nothing more when they are done again
 SAFE = (
-    "pending", "get", "stats", "events", "explain", "estimated_wait", "history", "training_frame", "annotations",
-    "verify", "told", "now", "export", "backup", "snapshot", "tick", "tick_if_due", "rebuild", "deliver", "resolve",
-    "_table",
+    "pending", "reviewed", "get", "stats", "events", "explain", "estimated_wait", "history", "training_frame",
+    "annotations", "verify", "told", "now", "export", "backup", "snapshot", "tick", "tick_if_due", "rebuild", "deliver",
+    "resolve", "_table",
 )  # fmt: skip
 #: calls whose events carry the id of the request, so that a repeat finds in the log that it is done
 ONCE = (

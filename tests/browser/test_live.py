@@ -228,6 +228,17 @@ def test_a_lease_that_runs_out_keeps_the_comment(open_notebook, live, page):
     expect(live.box("Note")).to_have_value("a newsletter, I think")
 
 
+SEVERAL = """
+def ask(text):
+    return queue.submit(input_data={"text": text}, ai_prediction={"label": "spam"}, confidence=0.6, reason="unsure")
+task = ask("the invoice you asked for")
+queue.resolve(task.task_id, "bob", "correct", {"label": "ham"}, "<b>seen</b>")
+ask("an invoice")
+ask("minutes of a meeting")
+panel.retry()
+"""
+
+
 def test_several_are_approved_at_once_and_taken_back_at_once(open_notebook, live):
     book = open_notebook(code(LIVE, n=12)).run()
     live.focus()
@@ -244,6 +255,30 @@ def test_several_are_approved_at_once_and_taken_back_at_once(open_notebook, live
     live.button("Undo").click()
     live.counts(0)
     assert book.ask("queue.stats().outcome") == {}
+
+
+def test_judged_tasks_that_are_like_the_one_in_front_are_shown_when_they_are_asked_for(
+    open_notebook, live, page, watch
+):
+    book = open_notebook(code(LIVE, n=0), "'another cell'").run()
+    book.tell(SEVERAL)
+    before = book.cells()
+    found = live.root.locator(".hitl-live-found > li")
+    live.focus()
+    expect(found).to_be_hidden()
+    live.press("l")
+    expect(found).to_have_count(1)
+    expect(found).to_have_text("ham; note: <b>seen</b> (the model: spam)textthe invoice you asked for")
+    live.press("a")  # it goes on with the next one
+    expect(found).to_have_text("Nothing like it was judged yet.")
+    live.press("u")
+    expect(live.box("Input")).to_contain_text("an invoice")
+    expect(found).to_have_count(1)
+    expect(found).to_contain_text("the invoice you asked for")
+    live.press("l")
+    expect(found).to_be_hidden()
+    assert book.cells() == before
+    assert watch.harm() == {}
 
 
 def test_what_is_not_shown_for_long_comes_back(open_notebook, live, page):

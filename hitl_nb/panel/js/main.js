@@ -32,6 +32,7 @@ function connect(model, store) {
     store.send({kind: "ready", sent: store.line.next - 1});
   };
   const hear = (message, buffers) => {
+    if (message?.kind === "similar") store.views.forEach((v) => v.similar.hear(message, buffers));
     if (message?.kind !== "state") return;
     [store.heardAt, store.isSilent] = [performance.now(), false];
     receive(store, message, buffers);
@@ -91,6 +92,7 @@ function makeAct(store, v) {
     else if (action === "leave") leave(v);
     else if (v.isGrid && action !== "batch" && action !== "undo") action === "approve" && v.grid.press();
     else if (action === "note") v.note.focus();
+    else if (action === "similar") v.similar.toggle();
     else if (action === "correct" && card && (v.form.isEmpty() || v.form.check()) && mayNow(store, v, action, card)) begin(store, v);
     else if (JUDGE.includes(action)) judge(store, v, action, card);
     else if (action === "batch" || mayNow(store, v, action, card)) ask(store, v, action, tickets);

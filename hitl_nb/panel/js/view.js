@@ -45,9 +45,10 @@ function makeView(store, act) {
   helps.setAttribute("aria-label", "Help");
   const noted = make("label", "hitl-live-entry", make("span", "", "Note"), v.note);
   v.entries = part("div", "entries");
+  v.similar = makeSimilar((ticket) => store.send({kind: "similar", ticket}));
   v.single = part("div", "single",
     v.why, part("div", "item", v.input, part("div", "said", v.answer, v.shares, v.more, v.answers)),
-    part("div", "buttons", ...Object.values(v.buttons)), v.entries);
+    part("div", "buttons", ...Object.values(v.buttons)), v.entries, v.similar.root);
   v.grid = makeGrid((tickets) => act("batch", tickets), () => act("leave"));
   v.root = part("section", "", part("header", "head", v.title, v.counts, v.focus, helps), v.bar, v.message, v.help,
     v.single, v.grid.root, v.last, v.trained, v.heard);
@@ -90,6 +91,7 @@ function draw(store, v) {
   v.grid.root.hidden = !v.isGrid;
   if (v.isGrid) v.grid.fill(line.queue.map((one) => [one, store.cards.get(one)]).filter(([, one]) => one?.easy));
   if (v.form) drawCard(store, v, ticket, card, isFirst);
+  v.similar.show(ticket, Boolean(card) && !card.blind && !store.isSilent);
   for (const [action] of BUTTONS) drawButton(store, v, action, card);
 }
 
@@ -155,6 +157,8 @@ function setUp(store, v) {
     made.append(make("kbd", "", keys[action]));
     made.setAttribute("aria-keyshortcuts", keys[action]);
   }
+  v.similar.summary.append(make("kbd", "", keys.similar));
+  v.similar.summary.setAttribute("aria-keyshortcuts", keys.similar);
   v.noted.firstChild.append(make("kbd", "", keys.note));
   v.note.setAttribute("aria-label", "Note");
   v.note.setAttribute("aria-keyshortcuts", keys.note);
