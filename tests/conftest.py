@@ -1,5 +1,6 @@
 """What many tests share: a clock that a test moves by hand, and a queue in memory and in a file."""
 
+import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -28,6 +29,14 @@ class Clock:
     @property
     def aware(self):
         return self.time.replace(tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _widgets():
+    """Let go of every panel when its test is over; the registry of widgets would keep them all."""
+    yield
+    if "ipywidgets" in sys.modules:
+        sys.modules["ipywidgets"].Widget.close_all()
 
 
 @pytest.fixture
