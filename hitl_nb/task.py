@@ -11,6 +11,9 @@ from typing import Any
 from hitl_nb.errors import BadInput
 from hitl_nb.payload import MAX_NAME, name
 
+#: what a prediction may be flagged with
+FLAGS = ("is_anomalous", "high_value_transaction", "irreversible", "regulated")
+
 
 class ReviewOutcome(StrEnum):
     """The answer of a reviewer."""

@@ -326,10 +326,18 @@ def test_a_record_of_a_renderer_is_shown_in_parts():
 
 
 def test_of_a_prediction_the_rest_is_shown():
-    said = {"label": "a", "confidence": 0.5, "probabilities": {"a": 1}, "model": "v7", "regulated": True, "odd": False}
+    said = {
+        "label": "a",
+        "confidence": 0.5,
+        "probabilities": {"a": 1},
+        "model": "v7",
+        "regulated": True,
+        "irreversible": False,
+    }
     shown = show_answer(said | {"why": LETTER, "heat": png(), "boxes": [{"x": 1}]})
     assert kinds(shown) == [Text, Picture, Fields, Tree]
     assert shown.parts[2].rows[0].name == "regulated"
+    assert show_answer(said | {"urgent": False}).rows[-1] == ("urgent", "False")  # no flag, but part of the answer
     assert show_answer(said | {"regulated": False}).parts == show_answer(None).parts == show_answer("a").parts == ()
 
 

@@ -177,8 +177,8 @@ def _same(one: Card | None, other: Card) -> bool:
 def _card(card: Card, buffers: list[bytes]) -> dict[str, Any]:
     shown, answer = (_parts(one, buffers) for one in (card.shown, card.answer))
     return {
-        "shown": shown, "answer": answer, "prediction": card.prediction, "bars": card.bars, "why": card.why,
-        "confidence": card.confidence, "facts": card.facts, "blind": card.blind, "easy": card.easy,
+        "shown": shown, "answer": answer, "prediction": card.prediction, "label": card.label, "bars": card.bars,
+        "why": card.why, "confidence": card.confidence, "facts": card.facts, "blind": card.blind, "easy": card.easy,
         "answers": card.answers, "predicted": card.predicted, "withheld": card.withheld,
     }  # fmt: skip
 

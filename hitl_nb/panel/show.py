@@ -12,6 +12,7 @@ from hitl_nb.display import MAX_TEXT, MAX_VALUE, fold, line, spell
 from hitl_nb.panel.odd import Usual, is_number, odd, places
 from hitl_nb.panel.parts import Custom, Fields, Node, Part, Row, Shown, Text, Tree
 from hitl_nb.panel.picture import is_picture, pictures, pixels
+from hitl_nb.task import FLAGS
 
 #: fields, and pairs of one branch of a tree, shown at first; and how deep a tree goes
 MAX_FIELDS, MAX_DEPTH = 60, 6
@@ -220,5 +221,11 @@ def show_answer(prediction: Any) -> Shown:
 
 
 def _rest(prediction: Mapping[Any, Any]) -> dict[Any, Any]:
-    known = ("label", "confidence", "probabilities", "model")
-    return {key: value for key, value in prediction.items() if key not in known and value is not False}
+    known = (
+        "label",
+        "confidence",
+        "probabilities",
+        "model",
+        *(flag for flag in FLAGS if prediction.get(flag) is False),
+    )
+    return {key: value for key, value in prediction.items() if key not in known}

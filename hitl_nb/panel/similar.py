@@ -25,6 +25,8 @@ MAX_VALUES, MAX_WORDS = 2_000, 5_000
 MAX_SAID = 1_000
 #: squared distance from which nothing is alike; two tasks drawn at random are about 1 apart
 FAR = 0.9
+#: most that one number counts, so that no single one decides
+MOST = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +105,7 @@ def _numbers_apart(rows: list[dict[str, float]]) -> Any:
     with np.errstate(all="ignore"):  # a number that never changes, and those near the largest float
         scaled = (found - np.nanmean(found, axis=0)) / np.nanstd(found, axis=0)
     near = np.clip(np.nan_to_num(scaled, posinf=0, neginf=0), -3, 3)
-    return np.square(near[1:] - near[0]).mean(axis=1) / 2
+    return np.minimum(np.square(near[1:] - near[0]) / 2, MOST).mean(axis=1)
 
 
 def _texts_apart(texts: list[str]) -> Any:

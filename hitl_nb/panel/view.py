@@ -29,6 +29,8 @@ class Card:
     shown: Shown = field(default_factory=Shown)
     #: the model's answer; empty while an audit is judged
     prediction: str = ""
+    #: its label alone; empty if it has none
+    label: str = ""
     #: what else it said, as it is shown
     answer: Shown = field(default_factory=Shown)
     #: probabilities by label, largest first
@@ -112,7 +114,7 @@ def card_of(held: Held) -> Card:
     predicted = _pairs(prediction)
     return Card(
         ticket=held.ticket, shown=held.shown, prediction=show_prediction(prediction),
-        answer=Shown() if blind else held.answer,
+        label=spell(prediction["label"]) if "label" in prediction else "", answer=Shown() if blind else held.answer,
         bars=bars(prediction.get("probabilities")), confidence="" if blind else confidence(task),
         why=BLIND if blind else why(task.reasons), facts=_facts(task, blind), blind=blind, easy=held.is_easy,
         answers=tuple(fold(one, MAX_LINE) for one in held.answers), predicted=predicted,

@@ -14,14 +14,13 @@ from hitl_nb.errors import BadInput
 from hitl_nb.payload import canonical, parse
 from hitl_nb.queue.row import TaskRow, fold
 from hitl_nb.queue.store import Transaction, payloads
-from hitl_nb.task import Move, Priority, Status
+from hitl_nb.task import FLAGS, Move, Priority, Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: facts of logged answers by task and number
 Reviews = dict[tuple[str, int], dict[str, Any]]
-_FLAGS = ("is_anomalous", "high_value_transaction", "irreversible", "regulated")
 _TIMES = ("at_time", "deadline", "claimed_at", "reviewed_at")
 #: tasks whose payloads are read at once
 _PAGE = 1000
@@ -52,7 +51,7 @@ def history(tx: Transaction, inputs: bool) -> pd.DataFrame:
     import pandas as pd
 
     frame: pd.DataFrame = tx.engine.arrow("history").to_pandas()
-    for name in ("prediction", "label", *_FLAGS):
+    for name in ("prediction", "label", *FLAGS):
         frame[name] = _parsed(frame[name])
     frame["task_id"] = frame["task_id"].astype(str)
     frame["wrong"] = frame["wrong"].astype("boolean")
@@ -232,7 +231,7 @@ def export(tx: Transaction, target: Path, inputs: bool) -> int:
 def _texts(frame: pd.DataFrame) -> pd.DataFrame:
     """Turn values of any kind into canonical text."""
     mixed = [name for name in frame.columns if name.startswith("input.") and frame[name].dtype == object]
-    for name in ("prediction", "label", *_FLAGS, *mixed):
+    for name in ("prediction", "label", *FLAGS, *mixed):
         gone = frame[name].isna()
         frame[name] = [None if none else canonical(v) for v, none in zip(frame[name], gone, strict=True)]
     return frame

@@ -12,6 +12,9 @@ const BUTTONS = [
   ["retrain", "Retrain", "Retrain the model from the answers so far"],
   ["finish", "Finish", "Give open items back and end the sitting"],
 ];
+const MORE = [["note", "Write a note"], ["unfold", "Show what is folded"], ["similar", "Judged tasks that are like this one"],
+  ["help", "Show or hide the keys"], ["leave", "Leave a field, or what was opened"]];
+const TRAINS = {running: "Retraining", done: "Retrained", failed: "Not retrained"};
 const ALWAYS = ["approve", "reject", "correct", "skip", "undo", "finish"];
 
 function makeView(store, act) {
@@ -84,7 +87,7 @@ function draw(store, v) {
   if (state) [v.bar.max, v.bar.value] = [Math.max(state.total, 1), state.done];
   setText(v.message, messageOf(store, isFirst || !card));
   setText(v.last, state?.last ?? "");
-  setText(v.trained, state?.retrain.state ? `${state.retrain.state} ${state.retrain.text}` : "");
+  setText(v.trained, state?.retrain.state ? `${TRAINS[state.retrain.state]}: ${state.retrain.text}` : "");
   v.help.hidden = !v.isHelping;
   v.isGrid = v.isGrid && Boolean(card) && !store.isSilent;
   v.single.hidden = v.isGrid || !card;
@@ -162,8 +165,9 @@ function setUp(store, v) {
   v.noted.firstChild.append(make("kbd", "", keys.note));
   v.note.setAttribute("aria-label", "Note");
   v.note.setAttribute("aria-keyshortcuts", keys.note);
-  v.help.append(...Object.entries(keys).flatMap(([action, key]) => [make("dt", "", make("kbd", "", key)), make("dd", "", action)]),
-    make("dt", "", make("kbd", "", "Esc")), make("dd", "", "leave a field, or what was opened"));
+  const tips = new Map([...BUTTONS.map(([action, words, tip]) => [action, `${words}: ${tip}`]), ...MORE]);
+  v.help.append(...[...Object.entries(keys), ["leave", "Esc"]].flatMap(([action, key]) =>
+    [make("dt", "", make("kbd", "", key)), make("dd", "", tips.get(action))]));
 }
 
 function drawCard(store, v, ticket, card, isFirst) {
@@ -177,7 +181,7 @@ function drawCard(store, v, ticket, card, isFirst) {
   showParts(v.input, card.shown.parts, {unfold: card.shown.folded && isFirst ? () => v.act("unfold") : null, url, widget: store.widget});
   if (card.shown.note) v.input.append(make("p", "hitl-live-faint", card.shown.note));
   showParts(v.more, card.answer.parts, {unfold: null, url, widget: store.widget});
-  setText(v.answer, card.prediction);
+  setText(v.answer, card.answer.parts.length ? card.label : card.prediction);
   v.shares.replaceChildren(make("div", "hitl-live-faint", card.confidence), ...card.bars.filter(([, share]) => share >= 0.005).map(makeShare));
   v.why.replaceChildren(...card.why.map((one) => make("div", "", one)), make("div", "hitl-live-faint", card.facts.join(" · ")));
   v.answers.replaceChildren(...card.answers.map((one, i) => make("div", "", make("strong", "", `Answer ${i + 1}`), make("div", "", one))));
