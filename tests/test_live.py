@@ -1,6 +1,7 @@
 """The kernel's side of the panel with keys: what it sends, and what it does with whatever a page sends."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -129,9 +130,11 @@ def test_where_no_page_answers_the_plain_panel_shows_itself(queue, ask, monkeypa
     panel = ReviewPanel(queue, "ann")
     assert panel.plain is None
     panel._repr_mimebundle_()
-    while panel.plain is None or len(panel.widget.children) < 2:
-        pass
+    until = time.monotonic() + 30
+    while time.monotonic() < until and not (panel.plain and panel.plain._answer.value):
+        time.sleep(0.01)
     assert panel.plain._answer.value
+    assert len(panel.widget.children) == 2
     Page(panel).ready()  # it was slow, not away
     assert (panel.plain, len(panel.widget.children)) == (None, 1)
 
