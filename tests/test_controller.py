@@ -64,7 +64,7 @@ def test_the_table_names_only_states_and_every_state_can_be_reached_and_left():
 
 def test_every_state_with_an_action_leads_to_saving():
     for state, (_, actions, targets) in STATES.items():
-        assert not actions or "saving" in targets.split(), state
+        assert set(actions.split()) <= {"export"} or "saving" in targets.split(), state  # an export decides nothing
 
 
 def test_a_move_that_is_not_in_the_table_is_refused(sit):

@@ -121,10 +121,10 @@ def test_buttons_that_can_do_nothing_are_off(press, ask):
     ask()
     panel = press()
     off = {action for action, button in panel.plain._buttons.items() if button.disabled}
-    assert off == {"undo", "object", "retry", "unfold"}
+    assert off == {"undo", "object", "retry", "unfold", "export"}
     panel.approve()
     assert {action for action, button in panel.plain._buttons.items() if not button.disabled} == {
-        "undo", "object", "retry", "finish"
+        "undo", "object", "retry", "export", "finish"
     }  # fmt: skip
 
 
@@ -569,3 +569,19 @@ def test_a_panel_that_is_forgotten_keeps_no_queue_open():
         panel.close()
         assert panel.view.state == "finished"
     assert timedelta(seconds=1) > DOUBLE_CLICK
+
+
+def test_answers_are_written_to_a_new_file_by_a_button(queue, press, ask, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    ask()
+    panel = press()
+    panel.approve()
+    panel._press("export", "", "")
+    [written] = tmp_path.glob("answers-*.csv")
+    assert panel.view.message.startswith(f"1 rows are in {written.name}")
+    assert pd.read_csv(written)["outcome"].tolist() == ["approve"]
+    panel.finish()
+    assert "export" in panel.view.actions
+    assert panel.export("all.parquet") == 1
+    panel._press("export", "", "")
+    assert "rows are in" in panel.view.message

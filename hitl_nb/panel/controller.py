@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from hitl_nb.display import spell
 from hitl_nb.panel.correction import Checker, checker
 from hitl_nb.panel.desk import TOO_LATE, Desk
 from hitl_nb.panel.similar import Similar
-from hitl_nb.panel.sitting import Held, Kept, Retrain, Sitting, State, says
+from hitl_nb.panel.sitting import Held, Kept, Retrain, Sitting, State, says, utc_now
 from hitl_nb.panel.view import View, view_of
 from hitl_nb.task import Reviewer
 
@@ -28,11 +28,6 @@ REMEMBERED = 30
 MAX_TOGETHER = 24
 #: after so long without a sign of the reviewer, leases are no longer renewed
 IDLE = timedelta(minutes=30)
-
-
-def utc_now() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)
 
 
 class Controller:
@@ -240,6 +235,10 @@ class Controller:
         """Show an error of a view's own."""
         stays = self._s.state in (State.ERROR, State.FINISHED)
         self._set(None if stays else State.ERROR, note=says(error))
+
+    def say(self, text: str) -> None:
+        """Show a sentence."""
+        self._set(note=says(text))
 
     # -- changing the sitting: the only code that writes it
 

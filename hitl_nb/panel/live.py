@@ -32,7 +32,7 @@ KEYS = {
     "unfold": "m", "grid": "g", "similar": "l", "help": "?",
 }  # fmt: skip
 #: what a view can ask for beside judgements
-CONTROLS = ("undo", "object", "retry", "finish", "unfold", "retrain", "gather", "batch")
+CONTROLS = ("undo", "object", "retry", "finish", "unfold", "retrain", "gather", "batch", "export")
 #: sessions of views that are remembered, and acts of each that were not carried out
 SESSIONS, REFUSED = 16, 200
 #: longest text that a view may send, in characters

@@ -5,20 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
 from hitl_nb.errors import BadInput
-from hitl_nb.panel.controller import MAX_TOGETHER, Controller, utc_now
+from hitl_nb.panel.controller import MAX_TOGETHER, Controller
 from hitl_nb.panel.correction import checker
 from hitl_nb.panel.live import KEYS, Live
 from hitl_nb.panel.plain import Plain
 from hitl_nb.panel.pulse import beat, unless, whenever
 from hitl_nb.panel.similar import Similar
-from hitl_nb.panel.sitting import State
+from hitl_nb.panel.sitting import State, utc_now
 from hitl_nb.panel.view import View
 from hitl_nb.task import Reviewer
 
@@ -205,9 +205,16 @@ class ReviewPanel:
         """Return judged tasks that are like the one in front, nearest first, with their answers; none of an audit."""
         return self.controller.similar()
 
-    def export(self, path: str) -> int:
-        """Write every answer of the queue to a Parquet, CSV or JSON Lines file; returns the number of rows."""
-        return self.controller.queue.export(path)
+    def export(self, path: str | None = None) -> int:
+        """Write every decision of the queue with its answer to a file; returns the number of rows.
+
+        The ending says how: .csv, .parquet or .jsonl. Without a path it is a new CSV file in the working directory,
+        named after the time.
+        """
+        path = path or f"answers-{self._now().astimezone(UTC):%Y-%m-%d-%H%M%S}.csv"
+        count = self.controller.queue.export(path)
+        self.controller.say(f"{count:,} rows are in {path}")
+        return count
 
     def close(self) -> None:
         """End the sitting and remove the widgets; an answer that cannot be saved now is dropped."""
@@ -253,7 +260,8 @@ class ReviewPanel:
             "object": lambda: c.object(comment),
             "batch": lambda: c.approve_all(asked["tickets"]),
             "gather": lambda: c.gather(MAX_TOGETHER),
-            "retrain": c.start_retrain, "undo": c.undo, "retry": c.retry, "finish": c.finish, "unfold": c.unfold,
+            "export": self.export, "retrain": c.start_retrain, "undo": c.undo, "retry": c.retry, "finish": c.finish,
+            "unfold": c.unfold,
         }  # fmt: skip
         return acts[asked["action"]]() is not False
 

@@ -30,6 +30,7 @@ BUTTONS = (
     ("retrain", "Retrain", "Retrain the model from the answers so far"),
     ("undo", "Undo", "Take the last decision back"),
     ("finish", "Finish", "Give open items back and end the sitting"),
+    ("export", "Export", "Write every decision with its answer to a CSV file beside the notebook"),
 )
 #: how it looks; nothing from outside stands in it
 STYLE = f"<style>{Path(__file__).with_name('panel.css').read_text(encoding='utf-8')}</style>"

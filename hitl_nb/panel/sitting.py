@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import uuid4
@@ -43,7 +43,7 @@ _SAVED = f"{_FOUND} loading lease_expired conflict item_changed finished"
 #: every state: what is said, what the reviewer can do, and where it may lead; code only walks this table
 STATES: dict[State, tuple[str, str, str]] = {
     State.LOADING: ("Looking for the next item", "", _FOUND),
-    State.EMPTY: ("Nothing waits for you", "retry undo object finish", "saving error"),
+    State.EMPTY: ("Nothing waits for you", "retry undo object export finish", "saving error"),
     State.ITEM: ("Your judgement, please", _JUDGE, "saving lease_expired error"),
     State.CANNOT_DISPLAY: ("Cannot be shown as it should; decide or skip", _JUDGE, "saving lease_expired error"),
     State.SAVING: ("Saving", "", _SAVED),
@@ -56,7 +56,7 @@ STATES: dict[State, tuple[str, str, str]] = {
     State.CONFLICT: ("It has its answer; object to it, or skip to go on", "object skip finish", "saving error"),
     State.ITEM_CHANGED: ("This item was changed; look again and answer anew", _JUDGE, "saving error"),
     State.READ_ONLY: ("The queue cannot be written; nothing can be saved", "retry finish", "saving error"),
-    State.FINISHED: ("Finished", "", ""),
+    State.FINISHED: ("Finished", "export", ""),
 }
 
 
@@ -133,6 +133,11 @@ class Kept:
             return f"audit: you said {said}, the model {model} ({confidence(task)}): {verdict}; {spell(task.reason)}"
         done = {"approve": "approved", "reject": "rejected", "correct": "corrected"}[self.outcome]
         return f"{done} {model}" + (f" → {mine}" if mine else "")
+
+
+def utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
 
 
 def told(review: Review, prediction: dict[str, Any] | None) -> str:

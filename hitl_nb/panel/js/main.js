@@ -106,8 +106,8 @@ function leave(v) {
 }
 
 function begin(store, v) {
-  if (!v.form.isEmpty()) store.hint = v.form.check();
-  v.form.focus();
+  if (v.form.isEmpty()) v.form.focus();
+  else store.hint = v.form.check(); // which goes to the field that is wrong
 }
 
 function judge(store, v, action, card) {

@@ -11,6 +11,7 @@ const BUTTONS = [
   ["grid", "Several", "Look at several items and approve those that are right"],
   ["retrain", "Retrain", "Retrain the model from the answers so far"],
   ["finish", "Finish", "Give open items back and end the sitting"],
+  ["export", "Export", "Write every decision with its answer to a CSV file beside the notebook"],
 ];
 const MORE = [["note", "Write a note"], ["unfold", "Show what is folded"], ["similar", "Judged tasks that are like this one"],
   ["help", "Show or hide the keys"], ["leave", "Leave a field, or what was opened"]];
@@ -49,12 +50,12 @@ function makeView(store, act) {
   const noted = make("label", "hitl-live-entry", make("span", "", "Note"), v.note);
   v.entries = part("div", "entries");
   v.similar = makeSimilar((ticket) => store.send({kind: "similar", ticket}));
-  v.single = part("div", "single",
-    v.why, part("div", "item", v.input, part("div", "said", v.answer, v.shares, v.more, v.answers)),
-    part("div", "buttons", ...Object.values(v.buttons)), v.entries, v.similar.root);
+  v.single = part("div", "single", v.why, part("div", "item", v.input, part("div", "said", v.answer, v.shares, v.more, v.answers)));
+  v.acts = part("div", "buttons", ...Object.values(v.buttons));
+  v.entered = part("div", "single", v.entries, v.similar.root);
   v.grid = makeGrid((tickets) => act("batch", tickets), () => act("leave"));
   v.root = part("section", "", part("header", "head", v.title, v.counts, v.focus, helps), v.bar, v.message, v.help,
-    v.single, v.grid.root, v.last, v.trained, v.heard);
+    v.single, v.acts, v.entered, v.grid.root, v.last, v.trained, v.heard);
   v.root.className = "hitl-live";
   v.root.tabIndex = 0;
   v.root.setAttribute("aria-label", "Review");
@@ -90,7 +91,8 @@ function draw(store, v) {
   setText(v.trained, state?.retrain.state ? `${TRAINS[state.retrain.state]}: ${state.retrain.text}` : "");
   v.help.hidden = !v.isHelping;
   v.isGrid = v.isGrid && Boolean(card) && !store.isSilent;
-  v.single.hidden = v.isGrid || !card;
+  v.single.hidden = v.entered.hidden = v.isGrid || !card;
+  v.acts.hidden = v.isGrid || !state;
   v.grid.root.hidden = !v.isGrid;
   if (v.isGrid) v.grid.fill(line.queue.map((one) => [one, store.cards.get(one)]).filter(([, one]) => one?.easy));
   if (v.form) drawCard(store, v, ticket, card, isFirst);
@@ -128,7 +130,7 @@ function messageOf(store, isFirst) {
 function drawButton(store, v, action, card) {
   const made = v.buttons[action], can = mayNow(store, v, action, card);
   made.setAttribute("aria-disabled", String(!can)); // never disabled: that would lose the focus, and the keys with it
-  made.hidden = !can && !ALWAYS.includes(action);
+  made.hidden = !can && !(card && ALWAYS.includes(action));
   if (action === "retrain") made.hidden = !store.setup?.retrains;
   if (action === "reject") {
     const words = card?.blind ? "None fits" : "Reject";
