@@ -112,6 +112,22 @@ def test_many_pages_are_remembered_up_to_a_bound(page):
     assert len(told["sessions"]) <= 16
 
 
+def test_a_page_that_speaks_is_remembered_longer_than_one_that_does_not(page):
+    for i in range(40):
+        page.say(session=f"s{i}", kind="ready")
+        told = page.say(session="s0", kind="ready")
+    assert "s0" in told["sessions"]
+
+
+def test_a_new_label_is_told_to_the_page_once(queue, ask):
+    ask(), ask()
+    page = Page(ReviewPanel(queue, "ann", labels=["ham", "spam"], new_labels=True))
+    told = page.act("correct", ticket=page.ready()["queue"][0], correction="eggs")
+    assert told["setup"]["form"]["options"] == ["ham", "spam", "eggs"]
+    assert "setup" not in page.act("undo")
+    assert page.ready()["setup"]["form"]["options"] == ["ham", "spam", "eggs"]
+
+
 def test_pictures_go_beside_the_message_and_no_trait_holds_an_item(queue, ask):
     ask(input_data={"pixels": np.arange(64.0).reshape(8, 8).tolist()})
     page = Page(ReviewPanel(queue, "ann", render=lambda item: np.array(item["pixels"])))
@@ -146,4 +162,4 @@ def test_keys_that_cannot_be_told_apart_are_refused(queue, keys):
 
 
 def test_keys_can_be_others(queue):
-    assert ReviewPanel(queue, "ann", keys={"approve": "Y"}).live._setup["keys"]["approve"] == "y"
+    assert Page(ReviewPanel(queue, "ann", keys={"approve": "Y"})).ready()["setup"]["keys"]["approve"] == "y"

@@ -127,7 +127,7 @@ def test_where_they_cannot_be_read_that_is_said_and_the_item_stays(panel, queue)
     def away(ticket):
         raise OSError("the disk is gone")
 
-    live = Live(panel.controller.view, lambda asked: True, panel.controller.fail, {}, away)
+    live = Live(panel.controller.view, lambda asked: True, panel.controller.fail, dict, away)
     live.widget.send = lambda content, buffers=None: sent.append(content)
     live._compared = "x"
     live._compare("x")

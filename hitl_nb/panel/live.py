@@ -73,7 +73,7 @@ class Live:
     fail
         Called with an error of a message that makes no sense.
     setup
-        What a view needs to know once: reviewer, keys, how corrections are entered.
+        Returns what a view needs to know once, and again when it changes: reviewer, keys, how corrections are entered.
     similar
         Returns judged tasks that are like the one that a ticket names.
     """
@@ -83,11 +83,11 @@ class Live:
 
     def __init__(
         self, look: Callable[[], View], act: Callable[[Mapping[str, Any]], bool],
-        fail: Callable[[BaseException], None], setup: Mapping[str, Any],
+        fail: Callable[[BaseException], None], setup: Callable[[], Mapping[str, Any]],
         similar: Callable[[str], Sequence[Similar]] = lambda ticket: (),
     ) -> None:  # fmt: skip
-        self._look, self._act, self._fail, self._setup = look, act, fail, dict(setup)
-        self._similar, self._compared = similar, ""
+        self._look, self._act, self._fail, self._setup = look, act, fail, setup
+        self._similar, self._compared, self._told = similar, "", setup()
         self._hearing, self._sending, self._comparing = threading.Lock(), threading.Lock(), threading.Lock()
         self._sessions, self._sent = dict[str, _Session](), dict[str, Card]()
         #: whether a page has shown it
@@ -147,9 +147,11 @@ class Live:
         n = content.get("n", 0) if isinstance(content, dict) else None
         if not isinstance(name, str) or len(name) > 64 or type(n) is not int:
             raise BadInput(name="message of the view", value=str(content)[:100], remedy="run the cell again")
-        while len(self._sessions) >= SESSIONS and name not in self._sessions:
+        session = self._sessions.pop(name) if name in self._sessions else _Session()
+        self._sessions[name] = session  # the last one heard stands last
+        if len(self._sessions) > SESSIONS:
             self._sessions.pop(next(iter(self._sessions)))
-        return self._sessions.setdefault(name, _Session())
+        return session
 
     def _send(self, setup: bool = False) -> None:
         with self._sending:
@@ -165,7 +167,8 @@ class Live:
                 name: {"answered": one.answered, "heard": one.heard, "refused": one.refused}
                 for name, one in self._sessions.items()
             }
-            self.widget.send(message | ({"setup": self._setup} if setup else {}), buffers)
+            before, self._told = self._told, self._setup()
+            self.widget.send(message | ({"setup": self._told} if setup or self._told != before else {}), buffers)
             answer_beside_cells(self.widget.comm)
 
 

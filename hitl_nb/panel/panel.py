@@ -119,9 +119,9 @@ class ReviewPanel:
         if plain:
             self.show_plain()
         else:
-            setup = {"reviewer": self.controller.reviewer.id, "keys": setup_keys, "form": self._check.spec()}
             c = self.controller
-            self.live = Live(c.view, self._act, c.fail, setup | {"retrains": self._retrains}, c.similar)
+            setup = {"reviewer": c.reviewer.id, "keys": setup_keys, "retrains": self._retrains}
+            self.live = Live(c.view, self._act, c.fail, lambda: setup | {"form": self._check.spec()}, c.similar)
             self.live.on_ready = self._hide_plain
             self.widget.children = (self.live.widget,)
         self.controller.start()

@@ -281,6 +281,18 @@ def test_judged_tasks_that_are_like_the_one_in_front_are_shown_when_they_are_ask
     assert watch.harm() == {}
 
 
+def test_a_new_label_is_offered_for_the_next_item(open_notebook, live, page):
+    book = open_notebook(code(LIVE.replace('"spam"])', '"spam"], new_labels=True)'))).run()
+    live.focus()
+    for typed, done in (("eggs", 1), ("eg", 2)):
+        live.press("c")
+        page.keyboard.type(typed)
+        live.press(*(["ArrowUp"] if done == 2 else []), "Enter", "Enter")
+        live.counts(done)
+    assert [one[0] for one in judged(book)] == ["correct", "correct"]
+    assert book.ask("queue.history()['label'].dropna().tolist()") == ["eggs", "eggs"]
+
+
 def test_what_is_not_shown_for_long_comes_back(open_notebook, live, page):
     book = open_notebook(code(LIVE), "'another cell'").run()
     live.focus()

@@ -56,7 +56,7 @@ function connect(model, store) {
 }
 
 function receive(store, message, buffers) {
-  store.setup ??= message.setup ?? null;
+  store.setup = message.setup ?? store.setup;
   for (const [ticket, card] of Object.entries(message.cards)) {
     free(store.cards.get(ticket));
     const pictures = [...card.shown.parts, ...card.answer.parts].filter((part) => part.kind === "image");
