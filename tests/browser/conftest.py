@@ -1,4 +1,4 @@
-"""One JupyterLab and one browser for all tests of this folder; a notebook of its own for each that asks."""
+"""One Jupyter server and one browser for all tests of this folder; a notebook of its own for each that asks."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,6 +13,8 @@ from browser.notebook import Notebook
 from hitl_nb.panel.plain import DOUBLE_CLICK
 
 HERE = Path(__file__).parent
+#: lets a kernel import from the tests
+TESTS = f"import sys; sys.path.append({str(HERE.parent)!r})"
 #: what a payload calls when it runs, and a list of all elements in a panel that have no business there
 CANARY = """
 window.hits = [];
@@ -116,18 +118,39 @@ def server(chrome, tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="package")
-def lab(chrome, server):
-    """A page with JupyterLab, and what is watched on it."""
-    page = chrome.new_context(viewport={"width": 1280, "height": 1000}).new_page()
+def first_page(chrome, server, **options):
+    """Return the first page of another browser, which the server knows already."""
+    page = chrome.new_context(viewport={"width": 1280, "height": 1000}, base_url=server.url, **options).new_page()
     page.add_init_script(CANARY)
     page.set_default_timeout(30_000)
     expect.set_options(timeout=20_000)
+    page.request.get(f"/tree?token={server.token}")
+    return page
+
+
+@pytest.fixture(scope="package")
+def lab(chrome, server):
+    """A page with JupyterLab, and what is watched on it."""
+    page = first_page(chrome, server)
     watch = Watch(page, server.url).on()
-    page.goto(f"{server.url}/lab?token={server.token}&reset")
+    page.goto("/lab?reset")
     page.wait_for_function("() => window.jupyterapp !== undefined")
     page.evaluate("() => window.jupyterapp.restored.then(() => true)")
     return page, watch
+
+
+@pytest.fixture
+def new_page(chrome, server):
+    """Open a page of another browser, which goes with the test."""
+    opened = []
+
+    def open_(**options):
+        opened.append(first_page(chrome, server, **options))
+        return opened[-1]
+
+    yield open_
+    for page in opened:
+        page.context.close()
 
 
 @pytest.fixture
@@ -146,7 +169,7 @@ def watch(lab):
 def kernel(lab, server):
     """One notebook, for every test that needs no kernel of its own."""
     opened = Notebook.open(lab[0], server.root / "shared.ipynb", ["", "'another cell'"])
-    opened.tell(f"import sys; sys.path.append({str(HERE.parent)!r})")
+    opened.tell(TESTS)
     yield opened
     opened.close()
 
@@ -165,7 +188,7 @@ def open_notebook(page, server, tmp_path):
 
     def open_(*cells):
         opened.append(Notebook.open(page, server.root / f"{tmp_path.name}.ipynb", cells))
-        opened[-1].tell(f"import sys; sys.path.append({str(HERE.parent)!r})")
+        opened[-1].tell(TESTS)
         return opened[-1]
 
     yield open_

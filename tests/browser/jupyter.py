@@ -1,4 +1,4 @@
-"""A JupyterLab of its own: loopback, a token, and all its state in one folder that goes away with it."""
+"""A JupyterLab of its own, with Notebook 7 and Voila: loopback, a token, its state in one folder that goes with it."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A running JupyterLab."""
+    """A running JupyterLab, which has Notebook 7 below ``/notebooks`` and Voila below ``/voila/render``."""
 
     url: str
     token: str
@@ -66,7 +66,8 @@ def _command(root, port, token):
         "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={token}",
         "--ServerApp.terminals_enabled=False", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly",
-        "--FileContentsManager.delete_to_trash=False",
+        "--ServerApp.jpserver_extensions=notebook=True", "--ServerApp.jpserver_extensions=voila=True",
+        "--JupyterNotebookApp.expose_app_in_browser=True", "--FileContentsManager.delete_to_trash=False",
     ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from browser.conftest import CANARY, LivePanel
+from browser.conftest import LivePanel
 from browser.notebook import Notebook
 from browser.test_judging import BUSY, COMMANDS, QUEUE, code
 from browser.test_traces import SECRET
@@ -14,6 +14,10 @@ LIVE = QUEUE + 'panel = ReviewPanel(queue, reviewer="ann", labels=["ham", "spam"
 #: how each task was judged, in the order of the answers
 JUDGED = """[[str(task.reviews[0].outcome), task.input_data["text"]]
     for task in (queue.get(e["task_id"]) for e in queue.events(limit=10_000) if e["move"] == "review")]"""
+#: what was entered with each
+SAID = "[[one.correction, one.comment] for t in queue.history()['task_id'] for one in queue.get(t).reviews]"
+#: every key of an action, and what deletes a cell
+SHORTCUTS = "arcsnuotmg? d"
 #: a store whose writes wait until a file is there
 GATED = (
     QUEUE
@@ -38,50 +42,60 @@ def judged(book):
     return book.ask(JUDGED.replace("\n", " "))
 
 
-def test_a_hundred_tasks_are_judged_by_keys_each_once_and_in_order(open_notebook, live, page):
-    book = open_notebook(code(LIVE, n=100), "'another cell'").run()
-    before, expected = book.cells(), []
+def judge_by_keys(book, live, mails, done):
+    """Approve and reject in turn, each mail once it is shown, up to so many in this sitting; that is what is stored."""
     live.focus()
-    for i in range(100):
+    for i in mails:
         expect(live.box("Input")).to_have_text(re.compile(rf"mail {i}$"))
-        key, outcome = [("a", "approve"), ("r", "reject")][i % 2]
-        live.press(key)
-        expected.append([outcome, f"mail {i}"])
-    live.counts(100)
-    assert judged(book) == expected
+        live.press("ar"[i % 2])
+    live.counts(done)
+    assert judged(book) == [[("approve", "reject")[i % 2], f"mail {i}"] for i in range(mails.stop)]
+
+
+def test_a_hundred_tasks_are_judged_by_keys_each_once_and_in_order(open_notebook, live):
+    book = open_notebook(code(LIVE, n=100), "'another cell'").run()
+    before = book.cells()
+    judge_by_keys(book, live, range(100), done=100)
     assert book.cells() == before
     assert book.ask("queue.verify()") == []
 
 
-def test_keys_stay_in_the_panel_and_chords_with_the_notebook(open_notebook, live, page):
-    book = open_notebook(code(LIVE), "'another cell'").run()
-    before = book.cells()
-    live.focus()
-    live.press("z", "x", "d", "d", "0", "0", "b", "v", "y", "1", "ArrowDown", "Shift+m")
-    live.counts(0)
-    assert book.cells() == before
+def correct_by_keys(book, live, label):
+    """Write every letter that is a shortcut into the note, and correct; both arrive whole."""
     live.press("n")
-    page.keyboard.type("arcsuomg? d")
-    expect(live.box("Note")).to_have_value("arcsuomg? d")
+    live.page.keyboard.type(SHORTCUTS)
+    expect(live.box("Note")).to_have_value(SHORTCUTS)
     live.press("Escape", "c")
-    page.keyboard.type("ham")
+    live.page.keyboard.type(label)
+    expect(live.box("Correct to")).to_have_value(label)
     live.press("Enter")
     live.counts(1)
     live.press("a")  # the focus is back in the panel
     live.counts(2)
     assert judged(book) == [["correct", "mail 0"], ["approve", "mail 1"]]
-    assert book.ask("[one.comment for t in queue.history()['task_id'] for one in queue.get(t).reviews]") == [
-        "arcsuomg? d",
-        None,
-    ]
+    assert book.ask(SAID) == [[{"label": label}, SHORTCUTS], [None, None]]
+
+
+def keep_to_the_panel(book, live, label):
+    """Press keys that do something to a notebook, and those that do something to the panel."""
+    before = book.cells()
+    live.focus()
+    live.press("z", "x", "d", "d", "0", "0", "b", "v", "y", "1", "ArrowDown", "Shift+m")
+    live.counts(0)
+    assert book.cells() == before
+    correct_by_keys(book, live, label)
     assert book.cells() == before
     changed = book.file.stat().st_mtime_ns
     live.press("Control+s")
-    page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+    live.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
     assert book.file.stat().st_mtime_ns > changed
-    page.locator(".jp-Notebook .jp-Cell").last.click()  # outside the panel its keys mean nothing
+    live.page.locator(".jp-Notebook .jp-Cell").last.click()  # outside the panel its keys mean nothing
     live.press("Escape")
     live.counts(2)
+
+
+def test_keys_stay_in_the_panel_and_chords_with_the_notebook(open_notebook, live):
+    keep_to_the_panel(open_notebook(code(LIVE), "'another cell'").run(), live, "ham")
 
 
 def test_no_key_reaches_the_notebook_after_a_click(open_notebook, live, page):
@@ -94,20 +108,21 @@ def test_no_key_reaches_the_notebook_after_a_click(open_notebook, live, page):
         assert book.cells() == before, name
 
 
-def test_a_burst_of_keys_loses_and_doubles_nothing(open_notebook, live, page):
-    book = open_notebook(code(LIVE, n=60)).run()
+def judge_in_a_burst(book, live, n=20):
+    """Press keys faster than items can be shown, hold one down, click twice."""
+    keyboard = live.page.keyboard
     live.focus()
-    for _ in range(20):
+    for _ in range(n):
         live.press("a")
     expect(live.root.locator(".hitl-live-counts")).not_to_contain_text("saving")
     found = judged(book)
-    assert 9 <= len(found) <= 20  # what came before its item could be seen was not counted
+    assert 9 <= len(found) <= n  # what came before its item could be seen was not counted
     assert found == [["approve", f"mail {i}"] for i in range(len(found))]
     live.counts(len(found))
-    page.keyboard.down("r")
+    keyboard.down("r")
     for _ in range(10):
-        page.keyboard.down("r")  # held down
-    page.keyboard.up("r")
+        keyboard.down("r")  # held down
+    keyboard.up("r")
     live.counts(len(found) + 1)
     live.button("Approve").dblclick()
     live.counts(len(found) + 2)
@@ -115,29 +130,34 @@ def test_a_burst_of_keys_loses_and_doubles_nothing(open_notebook, live, page):
     assert len(judged(book)) == len(found) + 2
 
 
-def test_decisions_land_while_a_cell_is_busy(open_notebook, live, tmp_path):
-    gate = tmp_path / "gate"
-    book = open_notebook(code(LIVE, n=12), BUSY.format(gate=str(gate))).run()
-    book.run(1, wait=False)
+def test_a_burst_of_keys_loses_and_doubles_nothing(open_notebook, live):
+    judge_in_a_burst(open_notebook(code(LIVE, n=60)).run(), live)
+
+
+def judge_beside_a_cell(book, live, gate, n):
+    """Run the second cell, which waits for a file, and judge meanwhile."""
+    book.type(BUSY.format(gate=str(gate)), index=1, wait=False)
     live.focus()
-    for i in range(12):
+    for i in range(n):
         expect(live.box("Input")).to_have_text(re.compile(rf"mail {i}$"))
         live.press("a")
-    live.counts(12)
+    live.counts(n)
     assert book.is_running(1)
     gate.touch()
 
 
+def test_decisions_land_while_a_cell_is_busy(open_notebook, live, tmp_path):
+    book = open_notebook(code(LIVE, n=12), "").run()
+    judge_beside_a_cell(book, live, tmp_path / "gate", 12)
+
+
 @pytest.fixture
-def other_page(chrome, server):
+def other_page(new_page):
     """Another browser on the same server."""
-    context = chrome.new_context(viewport={"width": 1280, "height": 1000})
-    page = context.new_page()
-    page.add_init_script(CANARY)
-    page.goto(f"{server.url}/lab/workspaces/other?token={server.token}&reset")
+    page = new_page()
+    page.goto("/lab/workspaces/other?reset")
     page.wait_for_function("() => window.jupyterapp !== undefined")
-    yield page
-    context.close()
+    return page
 
 
 def test_a_page_that_is_loaded_anew_goes_on_where_it_was(open_notebook, live, other_page):
@@ -177,8 +197,8 @@ def test_of_two_browsers_one_decides_and_the_other_is_told(open_notebook, live, 
     assert judged(book) == [["approve", "mail 0"]]
 
 
-def test_a_kernel_that_restarts_leaves_a_list_of_what_was_not_saved(open_notebook, live, tmp_path):
-    book = open_notebook(code(GATED, gate=str(tmp_path / "never"))).run()
+def restart_with_unsaved(book, live):
+    """Restart a kernel whose store holds every answer back."""
     live.focus()
     live.press("a", "r", "a")
     expect(live.root.locator(".hitl-live-counts")).to_contain_text("3 saving")
@@ -186,6 +206,10 @@ def test_a_kernel_that_restarts_leaves_a_list_of_what_was_not_saved(open_noteboo
     live.says("Not known to be saved \\(3\\)")
     live.says("reject spam")
     expect(live.root.locator(".hitl-live-title")).to_have_text("Disconnected")
+
+
+def test_a_kernel_that_restarts_leaves_a_list_of_what_was_not_saved(open_notebook, live, tmp_path):
+    restart_with_unsaved(open_notebook(code(GATED, gate=str(tmp_path / "never"))).run(), live)
 
 
 def test_a_kernel_that_is_gone_leaves_that_list_too(open_notebook, live, watch):
