@@ -79,7 +79,7 @@ function draw(store, v) {
   const {line, state} = store;
   const ticket = front(line), card = store.cards.get(ticket) ?? null;
   if (!v.form && store.setup) setUp(store, v);
-  else if (v.setup !== store.setup) v.form.offer(store.setup.form); // a new label
+  else if (v.form && v.setup !== store.setup) v.form.offer(store.setup.form); // a new label
   v.setup = store.setup;
   const isFirst = ticket === line.queue[0], over = state?.state === "finished";
   v.root.dataset.state = store.isSilent ? "disconnected" : !state ? "loading" : card || over ? (isFirst || over ? state.state : "item") : line.unsaved.length ? "saving" : state.state;
