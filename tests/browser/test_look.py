@@ -133,3 +133,23 @@ def test_every_state_of_the_panel_with_keys_can_be_read(book, live, page, theme,
         page.screenshot(path=tmp_path / f"{state}-{name[11:]}.png")
     width(700)
     assert page.evaluate(TOO_WIDE) == []
+
+
+#: room in pixels between the ring around the panel with the focus and the next element that would cut it off
+RING = """() => {
+    const panel = document.activeElement, style = getComputedStyle(panel), box = panel.getBoundingClientRect();
+    const reach = parseFloat(style.outlineWidth) + parseFloat(style.outlineOffset);
+    let area = panel.parentElement;
+    while (getComputedStyle(area).overflow === 'visible') area = area.parentElement;
+    const {top, bottom, left, right} = area.getBoundingClientRect();
+    return Math.min(box.top - top, bottom - box.bottom, box.left - left, right - box.right) - reach;
+}"""
+
+
+def test_the_ring_around_a_panel_with_the_focus_is_whole(book, live, page):
+    book.type(code(MAILS.replace(", plain=True", "")))
+    live.focus()
+    live.press("a")
+    live.counts(1)
+    expect(page.locator(".hitl-live:focus-visible")).to_have_css("outline-style", "solid")
+    assert page.evaluate(RING) >= 0
