@@ -1,5 +1,6 @@
 """The panel with keys in Notebook 7 and in Voila, under fingers, and under an input method that composes."""
 
+import json
 import re
 
 import pytest
@@ -51,6 +52,11 @@ class Voila(Notebook):
         with open_queue(self.file.with_suffix(".duckdb")) as queue:
             return eval(expression, {"queue": queue})
 
+    def restart(self):
+        """End the kernel; there will be another one only for another page."""
+        settings = json.loads(self.page.locator("#jupyter-config-data").text_content())
+        self.page.request.post(f"/voila/api/shutdown/{settings['kernelId']}")
+
     def shut_down(self):
         self.page.goto("about:blank")  # who leaves the page ends its kernel
 
@@ -61,12 +67,13 @@ def mails(path, n, text, **more):
         for i in range(n):
             said = {"label": "spam"}
             queue.submit(input_data={"text": f"mail {i}"}, ai_prediction=said, confidence=0.6, reason="unsure")
-    return code(text, path, n=0, **more)
+    return f"{TESTS}\n{code(text, path, n=0, **more)}"
 
 
 @pytest.fixture(scope="module")
 def seven(chrome, server):
-    book = Notebook7.open(first_page(chrome, server), server.root / "seven.ipynb", ["", ""])
+    """One notebook on a screen that can be touched, too."""
+    book = Notebook7.open(first_page(chrome, server, has_touch=True), server.root / "seven.ipynb", ["", ""])
     yield book
     book.shut_down()
     book.page.context.close()
@@ -77,7 +84,6 @@ def in_seven(seven, tmp_path):
     """Show mails in Notebook 7; returns the notebook and its panel."""
 
     def open_(n, text=LIVE):
-        seven.tell(TESTS)
         seven.type(mails(tmp_path / "mails.duckdb", n, text, gate=str(tmp_path / "never")))
         return seven, LivePanel(seven.page)
 
@@ -91,7 +97,8 @@ def in_voila(new_page, server, tmp_path):
 
     def open_(n, text=LIVE):
         file = server.root / f"{tmp_path.name}.ipynb"
-        opened.append(Voila.open(new_page(), file, [mails(file.with_suffix(".duckdb"), n, text)]))
+        cell = mails(file.with_suffix(".duckdb"), n, text, gate=str(tmp_path / "never"))
+        opened.append(Voila.open(new_page(), file, [cell]))
         return opened[-1], LivePanel(opened[-1].page)
 
     yield open_
@@ -155,19 +162,19 @@ def test_decisions_land_while_a_cell_of_notebook_7_is_busy(in_seven, tmp_path, n
     judge_beside_a_cell(*in_seven(n), tmp_path / "gate", n)
 
 
-def test_a_kernel_of_notebook_7_that_restarts_leaves_a_list_of_what_was_not_saved(in_seven):
-    restart_with_unsaved(*in_seven(8, GATED))
+@pytest.mark.parametrize("elsewhere", ["in_seven", pytest.param("in_voila", marks=pytest.mark.nightly)], indirect=True)
+def test_a_kernel_that_is_gone_leaves_a_list_of_what_was_not_saved(elsewhere):
+    restart_with_unsaved(*elsewhere(8, GATED))
 
 
-def test_a_finger_does_what_the_mouse_does(new_page, server, tmp_path):
-    page = new_page(has_touch=True)
-    book = Notebook7.open(page, server.root / f"{tmp_path.name}.ipynb", [code(LIVE)]).run()
-    live, before = LivePanel(page), book.cells()
+def test_a_finger_does_what_the_mouse_does(in_seven):
+    book, live = in_seven(8)
+    before = book.cells()
     live.button("Approve").tap()
     live.counts(1)
     live.button("Correct").tap()
     expect(live.box("Correct to")).to_be_focused()
-    page.keyboard.type("ham")
+    live.page.keyboard.type("ham")
     live.box("Correct to").tap()
     live.button("Correct").tap()
     live.counts(2)
@@ -181,7 +188,6 @@ def test_a_finger_does_what_the_mouse_does(new_page, server, tmp_path):
     live.counts(3)
     assert judged(book)[-2:] == [["reject", "mail 1"], ["approve", "mail 2"]]
     assert book.cells() == before
-    book.shut_down()
 
 
 @pytest.fixture
@@ -205,8 +211,8 @@ def compose(page):
 COMPOSING = "() => { window.told = []; addEventListener('keydown', e => e.isComposing && told.push(e.key), true); }"
 
 
-def test_what_is_composed_judges_nothing_and_arrives_whole(open_notebook, live, page, compose):
-    book = open_notebook(code(LIVE.replace("ham", "はむ")), "'another cell'").run()
+def test_what_is_composed_judges_nothing_and_arrives_whole(book, live, page, compose):
+    book.type(code(LIVE.replace("ham", "はむ")))
     before = book.cells()
     live.focus()
     compose("a", "あ", "あr", "ある")

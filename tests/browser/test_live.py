@@ -205,6 +205,7 @@ def restart_with_unsaved(book, live):
     book.restart()
     live.says("Not known to be saved \\(3\\)")
     live.says("reject spam")
+    live.says("Run the cell again, or load the page again")
     expect(live.root.locator(".hitl-live-title")).to_have_text("Disconnected")
 
 

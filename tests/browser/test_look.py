@@ -163,3 +163,23 @@ def test_every_state_is_described_with_its_pictures():
     assert page.read_text(encoding="utf-8") == HEAD + told
     names = {f"{state}-{name}.png" for state in STATES for name in ("light", "dark")}
     assert {path.name for path in PICTURES.iterdir()} == names
+
+
+#: room in pixels between the ring around the panel with the focus and the next element that would cut it off
+RING = """() => {
+    const panel = document.activeElement, style = getComputedStyle(panel), box = panel.getBoundingClientRect();
+    const reach = parseFloat(style.outlineWidth) + parseFloat(style.outlineOffset);
+    let area = panel.parentElement;
+    while (getComputedStyle(area).overflow === 'visible') area = area.parentElement;
+    const {top, bottom, left, right} = area.getBoundingClientRect();
+    return Math.min(box.top - top, bottom - box.bottom, box.left - left, right - box.right) - reach;
+}"""
+
+
+def test_the_ring_around_a_panel_with_the_focus_is_whole(book, live, page):
+    book.type(START + STATES["item"].code)
+    live.focus()
+    live.press("a")
+    live.counts(1)
+    expect(page.locator(".hitl-live:focus-visible")).to_have_css("outline-style", "solid")
+    assert page.evaluate(RING) >= 0
