@@ -1,4 +1,4 @@
-"""What evidence.py promises, against textbook numbers, by property and by simulation."""
+"""What `hitl_nb.evidence` promises, against textbook numbers, by property and by simulation."""
 
 from __future__ import annotations
 

@@ -1,0 +1,17 @@
+"""What the data can carry: weights, exact intervals, paired comparisons, certificates.
+
+Pure functions of numbers: no clock, no files, no randomness. Rates are shares between 0 and 1, never percent.
+
+>>> round(clopper_pearson(0, 24).high, 2)  # no error in 24 audits does not mean "no errors"
+0.14
+"""
+
+from hitl_nb.evidence.certificate import Certificate
+from hitl_nb.evidence.paired import PairedComparison, Verdict, compare_paired
+from hitl_nb.evidence.rate import Interval, clopper_pearson, corrected_risk, pairs_needed, reviewer_error
+from hitl_nb.evidence.weight import inverse_confidence
+
+__all__ = [
+    "Certificate", "Interval", "PairedComparison", "Verdict", "clopper_pearson", "compare_paired", "corrected_risk",
+    "inverse_confidence", "pairs_needed", "reviewer_error",
+]  # fmt: skip

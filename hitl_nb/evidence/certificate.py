@@ -1,0 +1,77 @@
+"""What a threshold rule promises."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from hitl_nb.errors import BadInput
+from hitl_nb.evidence.check import count, within
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """What a threshold rule promises: above `threshold`, risk is at most `target_risk`, and how sure that is.
+
+    Examples
+    --------
+    >>> promise = Certificate(
+    ...     threshold=0.9, target_risk=0.02, confidence_level=0.95, n=400, coverage=0.7, kind="certified", model="v7"
+    ... )
+    >>> Certificate.from_dict(promise.to_dict()) == promise
+    True
+    """
+
+    #: lowest confidence that is decided without a person, a share; None when no threshold qualifies
+    threshold: float | None
+    #: error rate among automatic decisions that is promised not to be exceeded, a share; None: nothing is promised
+    target_risk: float | None
+    #: how often such a promise holds, a share; None: nothing is promised
+    confidence_level: float | None
+    #: labelled cases behind it
+    n: int
+    #: share of cases decided without a person at that threshold
+    coverage: float
+    #: name of the threshold rule
+    kind: str
+    #: version of the model it is valid for; None: any
+    model: str | None = None
+    #: why there is no threshold, one sentence; None when there is one
+    reason_if_none: str | None = None
+    #: name of the certificate; by default the first 12 hex digits of the sha256 of its content
+    id: str = ""
+    #: when it was taken back (UTC); None while valid
+    revoked_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "target_risk", "confidence_level", "coverage"):
+            if getattr(self, name) is not None or name == "coverage":
+                object.__setattr__(self, name, within(name, getattr(self, name)))  # numpy numbers become plain ones
+        object.__setattr__(self, "n", count("n", self.n))
+        if (self.threshold is None) != bool(self.reason_if_none):
+            remedy = "must say why when threshold is None, and only then"
+            raise BadInput(name="reason_if_none", value=self.reason_if_none, remedy=remedy)
+        if not self.id:
+            object.__setattr__(self, "id", self._content_hash())
+
+    def _content_hash(self) -> str:
+        content = {k: v for k, v in self.to_dict().items() if k not in ("id", "revoked_at")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values; times as ISO 8601."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"revoked_at": self.revoked_at.isoformat() if self.revoked_at else None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Certificate:
+        """Return the certificate that `to_dict` wrote; missing or unknown fields are `BadInput`."""
+        needed = {"threshold", "target_risk", "confidence_level", "n", "coverage", "kind"}
+        if odd := (set(values) - {field.name for field in fields(cls)}) | (needed - set(values)):
+            raise BadInput(name="certificate", value=sorted(odd), remedy="these fields are unknown or missing")
+        at = values.get("revoked_at")
+        return cls(**{**values, "revoked_at": datetime.fromisoformat(at) if isinstance(at, str) else at})
