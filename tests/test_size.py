@@ -56,7 +56,7 @@ def offenders(paths, pattern):
     ]
 
 
-@pytest.mark.parametrize(("files", "most"), [(PYTHON, 9_600), (SCRIPTS, 1_200)], ids=["python", "javascript"])
+@pytest.mark.parametrize(("files", "most"), [(PYTHON, 11_200), (SCRIPTS, 1_200)], ids=["python", "javascript"])
 def test_the_package_is_small(files, most):
     assert sum(map(code_lines, files)) <= most
 

@@ -1,0 +1,5 @@
+"""What a policy automates, how often that is wrong, and how sure this is; no queue is needed."""
+
+from hitl_nb.lab.history import Evidence, History, read
+
+__all__ = ["Evidence", "History", "read"]

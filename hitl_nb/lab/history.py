@@ -1,0 +1,189 @@
+"""A history as checked columns: how sure the model was, whether it was wrong, and how likely that was to be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hitl_nb.errors import BadInput, EvidenceError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class History:
+    """Rows of decisions, n of them, each column of shape (n,); made by `read`."""
+
+    #: confidence, 0 to 1; NaN where it is unknown
+    confidence: Floats
+    #: 1.0 wrong, 0.0 right, NaN while nobody has judged it
+    wrong: Floats
+    #: chance with which a row was to be judged; 0 where it never could be
+    probability: Floats
+    #: whether a hard rule sent it to a person, whatever its confidence
+    hard: Bools
+    #: the frame that it was read from
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    @property
+    def judged(self) -> Bools:
+        """Rows that somebody judged."""
+        return ~np.isnan(self.wrong)
+
+    @property
+    def open(self) -> Bools:
+        """Rows about which a threshold decides: no hard rule, and a known confidence."""
+        return ~self.hard & ~np.isnan(self.confidence)
+
+    def evidence(self, seed: int = 0) -> Evidence:
+        """Return the judged rows as if all had been drawn with the one probability that the least likely of them had.
+
+        A row is kept with its share of that (least / own), so what remains is a simple random sample of the open rows,
+        on which exact tests hold; pooled as they are, reviewed and audited rows would break every promise.
+
+        Raises
+        ------
+        EvidenceError
+            Some open rows could never be judged: nothing can be said about them.
+        """
+        if not self.open.any():
+            raise EvidenceError(what="no row with a known confidence is left to thresholds; nothing can be said")
+        least = float(self.probability[self.open].min())
+        if least <= 0:
+            n = int((self.probability[self.open] <= 0).sum())
+            raise EvidenceError(what=f"{n:,} rows had no chance of being judged; audit them (audit_rate above 0) first")
+        drawn = np.random.default_rng(seed).random(len(self))  # the same for a row, however many follow
+        kept = self.open & self.judged & (drawn * self.probability < least)
+        return Evidence(confidence=self.confidence[kept], wrong=self.wrong[kept] == 1, probability=least)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Evidence:
+    """A simple random sample of judged rows, n of them, each column of shape (n,)."""
+
+    #: confidence, 0 to 1
+    confidence: Floats
+    #: whether the model was wrong
+    wrong: Bools
+    #: chance with which each row came into the sample
+    probability: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+
+def read(history: pd.DataFrame | Mapping[str, Any] | History) -> History:
+    """Check a history and return its columns.
+
+    Parameters
+    ----------
+    history
+        What ``queue.history()`` returns, or a frame (or a dict of columns) of your own with ``confidence`` and either
+        ``wrong`` or both ``prediction`` and ``label``; NA in ``wrong`` or ``label`` is a row that nobody judged.
+        Without ``review_probability`` every row must be judged.
+
+    Raises
+    ------
+    BadInput
+        A value that cannot be, by its column and row.
+    EvidenceError
+        Rows are unlabelled and nothing says how likely they were to be judged.
+
+    Examples
+    --------
+    >>> rows = read({"confidence": [0.9, 0.7, 0.95], "prediction": ["a", "b", "a"], "label": ["a", "a", "a"]})
+    >>> rows.wrong.tolist(), rows.probability.tolist()
+    ([0.0, 1.0, 0.0], [1.0, 1.0, 1.0])
+    """
+    import pandas as pd
+
+    if isinstance(history, History):
+        return history
+    try:
+        frame = pd.DataFrame(history)
+    except (ValueError, TypeError) as error:
+        raise BadInput(name="history", value=type(history).__name__, remedy=f"pass a DataFrame ({error})") from None
+    if "task_id" in frame and frame["task_id"].duplicated().any():
+        twice = frame["task_id"][frame["task_id"].duplicated()].iloc[0]
+        raise BadInput(name="task_id", value=twice, remedy="stands there twice; pass each decision once")
+    confidence, wrong = _shares(frame, "confidence"), _wrong(frame)
+    probability = _probability(frame, wrong)
+    hard = frame["hard"].fillna(True).to_numpy(bool) if "hard" in frame else np.zeros(len(frame), dtype=bool)
+    return History(confidence=confidence, wrong=wrong, probability=probability, hard=hard, frame=frame)
+
+
+def _column(frame: pd.DataFrame, name: str) -> Floats:
+    """Return a column as floats, NaN where it has no value; what is no number is refused by its row."""
+    import pandas as pd
+
+    if name not in frame:
+        raise BadInput(name="history", value=sorted(map(str, frame.columns))[:20], remedy=f"has no column {name!r}")
+    given = frame[name]
+    odd = given.map(lambda value: isinstance(value, (str, bytes)) or (name != "wrong" and isinstance(value, bool)))
+    found = pd.to_numeric(given.mask(odd.astype(bool)), errors="coerce").astype("Float64")
+    _refuse(name, given, (given.notna() & found.isna()).to_numpy(bool), "is no number")
+    return np.asarray(found.to_numpy(np.float64, na_value=np.nan), dtype=np.float64)
+
+
+def _shares(frame: pd.DataFrame, name: str) -> Floats:
+    found = _column(frame, name)
+    _refuse(name, frame[name], (found < 0) | (found > 1), "must lie between 0 and 1, or be missing")
+    return found
+
+
+def _refuse(name: str, given: pd.Series[Any], odd: Bools, remedy: str) -> None:
+    if odd.any():
+        row = int(np.flatnonzero(odd)[0])
+        raise BadInput(name=f"{name} in row {row}", value=given.astype(object).iloc[row], remedy=remedy)
+
+
+def _wrong(frame: pd.DataFrame) -> Floats:
+    if "wrong" in frame:
+        found = _column(frame, "wrong")
+        _refuse("wrong", frame["wrong"], ~np.isin(found, (0, 1)) & ~np.isnan(found), "must be True, False or missing")
+        return found
+    for name in ("prediction", "label"):
+        if name not in frame:
+            raise BadInput(name="history", value=sorted(map(str, frame.columns))[:20], remedy=f"has no column {name!r}")
+    said, label = frame["prediction"], frame["label"]
+    known = (said.notna() & label.notna()).to_numpy(bool)
+    kinds = [{_kind(value) for value in column[known]} for column in (said, label)]
+    if known.any() and not kinds[0] & kinds[1]:
+        words = " and ".join(" or ".join(sorted(kind)) for kind in kinds)
+        raise BadInput(
+            name="label", value=label[known].iloc[0], remedy=f"predictions and labels are {words}; make them one type"
+        )
+    return np.where(known, (said != label).to_numpy(bool, na_value=False), np.nan)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, (bool, np.bool_)):
+        return "true or false"
+    return "numbers" if isinstance(value, (int, float, np.number)) else type(value).__name__
+
+
+def _probability(frame: pd.DataFrame, wrong: Floats) -> Floats:
+    judged = ~np.isnan(wrong)
+    if "review_probability" not in frame:
+        if judged.all():
+            return np.ones(len(frame))
+        n = int((~judged).sum())
+        what = (
+            f"{n:,} rows have no label, and no review_probability says how likely each was to get one; add that column"
+        )
+        raise EvidenceError(what=what)
+    found = _shares(frame, "review_probability")
+    given = frame["review_probability"]
+    _refuse("review_probability", given, judged & ~(found > 0), "cannot be, since that row was judged")
+    return np.nan_to_num(found)

@@ -1,0 +1,109 @@
+"""What the lab reads: checked columns, and evidence in which every row had the same chance."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hitl_nb import Orchestrator, Policy, open_queue
+from hitl_nb.errors import BadInput, EvidenceError
+from hitl_nb.lab import read
+
+
+def frame(**columns):
+    n = max(len(column) for column in columns.values())
+    columns = {"confidence": [0.9] * n, "wrong": [False] * n} | columns
+    return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+
+
+def test_what_a_queue_logged_is_read_with_its_probabilities():
+    with open_queue(":memory:") as queue:
+        orchestrator = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0.3, seed=1))
+        said = [{"label": "a", "confidence": c, "regulated": False} for c in (0.5, 0.9, None)] * 20
+        orchestrator.process_frame(pd.DataFrame({"x": range(60)}), [*said[:-1], said[1] | {"regulated": True}])
+        for task in queue.pending(limit=100):
+            queue.resolve(task.task_id, "ann", "reject" if task.confidence == 0.5 else "approve")
+        rows = read(queue.history())
+    assert len(rows) == 60
+    assert set(rows.probability[rows.open & (rows.confidence == 0.9)]) == {0.3}
+    assert set(rows.probability[rows.confidence == 0.5]) == {1.0}
+    assert 40 < rows.judged.sum() < 60
+    assert rows.hard.sum() == 20  # an unknown confidence is a hard rule too
+    assert rows.open.sum() == 40
+    assert rows.wrong[rows.confidence == 0.5].mean() == 1
+
+
+def test_evidence_is_a_simple_random_sample_whatever_the_probabilities_were():
+    rng, shares = np.random.default_rng(3), []
+    for seed in range(300):
+        confidence, wrong = rng.random(500), rng.random(500) < 0.3
+        probability = np.where(confidence < 0.5, 1.0, 0.2)
+        judged = rng.random(500) < probability
+        rows = frame(confidence=confidence, wrong=np.where(judged, wrong, None), review_probability=probability)
+        evidence = read(rows).evidence(seed)
+        assert evidence.probability == 0.2
+        shares.append([len(evidence) / 500, (evidence.confidence < 0.5).mean(), evidence.wrong.mean()])
+    assert np.mean(shares, axis=0) == pytest.approx([0.2, 0.5, 0.3], abs=0.01)
+
+
+def test_a_row_stays_in_or_out_however_many_rows_follow():
+    given = frame(confidence=np.linspace(0, 1, 400), wrong=[False] * 400, review_probability=[1.0, 0.5] * 200)
+    few, many = read(given[:200]).evidence(), read(given).evidence()
+    assert few.confidence.tolist() == many.confidence[: len(few)].tolist()
+    assert len(few) < 200
+
+
+def test_hard_rules_and_unknown_confidences_are_no_evidence():
+    rows = read(frame(confidence=[0.9, None, 0.8], wrong=[False] * 3, hard=[False, False, True]))
+    assert rows.open.tolist() == [True, False, False]
+    assert rows.evidence().confidence.tolist() == [0.9]
+
+
+def test_labels_serve_where_nothing_says_wrong():
+    rows = read({"confidence": [0.9, 0.8, 0.7], "prediction": [1, 2, 3.0], "label": [1.0, 3, 3]})
+    assert rows.wrong.tolist() == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"confidence": [0.9, 1.2]}, r"confidence in row 1 = 1.2: must lie between 0 and 1"),
+        ({"confidence": [-0.1]}, "confidence in row 0"),
+        ({"confidence": [np.inf]}, "confidence in row 0"),
+        ({"confidence": ["0.9"]}, "confidence in row 0 = '0.9': is no number"),
+        ({"confidence": [True]}, "confidence in row 0"),
+        ({"wrong": [0, 2]}, "wrong in row 1 = 2: must be True, False or missing"),
+        ({"wrong": ["no"]}, "wrong in row 0"),
+        ({"wrong": [True], "review_probability": [0.0]}, "review_probability in row 0 = 0.0: cannot be"),
+        ({"wrong": [True], "review_probability": [None]}, "review_probability in row 0"),
+        ({"wrong": [None], "review_probability": [1.5]}, "review_probability in row 0"),
+        ({"task_id": ["a", "a"]}, "task_id = 'a': stands there twice"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_column_and_row(columns, says):
+    with pytest.raises(BadInput, match=says):
+        read(frame(**columns))
+
+
+def test_labels_of_another_type_than_the_predictions_are_refused():
+    with pytest.raises(BadInput, match="numbers and str; make them one type"):
+        read({"confidence": [0.9, 0.9], "prediction": [1, 2], "label": ["1", "2"]})
+
+
+def test_a_column_that_is_missing_is_named():
+    with pytest.raises(BadInput, match="has no column 'confidence'"):
+        read({"wrong": [True]})
+    with pytest.raises(BadInput, match="has no column 'label'"):
+        read({"confidence": [0.5], "prediction": ["a"]})
+    with pytest.raises(BadInput, match="pass a DataFrame"):
+        read(7)
+
+
+def test_what_nobody_could_have_judged_says_nothing():
+    with pytest.raises(EvidenceError, match="1 rows have no label, and no review_probability"):
+        read(frame(wrong=[True, None]))
+    with pytest.raises(EvidenceError, match="1 rows had no chance of being judged; audit them"):
+        read(frame(wrong=[True, None], review_probability=[1.0, 0.0])).evidence()
+    with pytest.raises(EvidenceError, match="no row with a known confidence"):
+        read(frame(confidence=[None], wrong=[True])).evidence()
+    with pytest.raises(EvidenceError, match="no row"):
+        read(frame(confidence=[], wrong=[])).evidence()
