@@ -5,10 +5,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import settings
 
 from hitl_nb import open_queue
 from hitl_nb.queue.http import Line, RemoteQueue
 from hitl_nb.server import Server
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 #: where every hand-moved clock starts
 START = datetime(2026, 1, 5, 9, 0)

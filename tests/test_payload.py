@@ -28,7 +28,7 @@ def same(a, b):
     return type(a) is type(b) and repr(a) == repr(b)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(payloads)
 @example({"$float": "x"})
 @example({"$object": {"$array": {"dtype": "O"}}})
@@ -39,7 +39,7 @@ def test_a_payload_survives_its_text(payload):
     assert same(payload, parse(canonical(payload)))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(values)
 def test_a_value_has_one_text(value):
     text = canonical(value)
@@ -48,7 +48,7 @@ def test_a_value_has_one_text(value):
     json.loads(text, parse_constant=pytest.fail)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(payloads)
 def test_the_order_of_keys_does_not_matter(payload):
     assert canonical(dict(reversed(payload.items()))) == canonical(payload)

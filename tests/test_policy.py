@@ -179,7 +179,7 @@ def test_a_frame_without_confidences_goes_to_people():
 
 
 @given(st.lists(floats | scalars, min_size=1, max_size=8), st.floats(0, 1), st.floats(0, 1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_stricter_threshold_never_approves_more(confidences, one, other):
     predictions = [{"confidence": c} for c in confidences]
     lax, strict = (decide(Policy(t, **QUIET), predictions) for t in sorted((one, other)))
@@ -278,7 +278,7 @@ def test_an_absent_label_is_as_unknown_as_an_empty_one():
     ),
     st.sampled_from([0, 0.5, 1]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_is_approved_has_reached_the_threshold_of_its_label(bounds, said, general):
     policy = Policy(general, label_thresholds=bounds, **QUIET)
     decisions = both(policy, [{"label": label, "confidence": c} for label, c in said])
@@ -374,7 +374,7 @@ def test_a_flag_that_is_absent_is_not_an_empty_one():
 
 
 @given(st.lists(scalars | st.sampled_from([0, 1, 0.0, True, False]), min_size=1, max_size=6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_only_a_flag_that_says_no_lets_pass(values):
     decisions = both(Policy(0.5, **QUIET), [{"confidence": 0.99, "irreversible": value} for value in values])
     said_no = [isinstance(value, (bool, int, float)) and value == 0 for value in values]
@@ -454,7 +454,7 @@ def test_a_field_of_any_column_asks_unless_it_is_a_small_number(column):
 
 
 @given(st.lists(floats | scalars | st.integers(2**53 - 3, 2**53 + 3), min_size=1, max_size=6), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_a_bound_lets_pass_is_a_finite_number_up_to_it(values, large):
     bound = 2**53 if large else 3
     policy = Policy(0.5, rules=[FieldAbove(field="x", bound=bound)], **QUIET)
@@ -590,7 +590,7 @@ def test_a_masked_score_asks():
 
 
 @given(st.lists(floats | scalars | st.floats(-1, 1), min_size=1, max_size=6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_detector_lets_pass_nothing_but_numbers(forest, values):
     policy = Policy(0.5, rules=[Outlier(detector=forest, fields=("x", "x"))], **QUIET)
     for value, decision in zip(values, both(policy, *inputs_of(values)), strict=True):
@@ -720,7 +720,7 @@ MEASURES = [lambda x: x, lambda x: -x, lambda x: x / x, lambda x: 1 / x, np.log,
 
 
 @given(st.lists(floats | scalars | st.integers(-9, 9), min_size=1, max_size=7), st.sampled_from(MEASURES))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_predicate_lets_pass_only_what_it_could_judge(values, measure):
     with np.errstate(divide="ignore", over="ignore"):
         decisions = both(predicate(lambda b: measure(b["x"]) > 3), *inputs_of(values))
@@ -959,7 +959,7 @@ def test_an_empty_batch_is_decided():
 
 
 @given(st.lists(st.tuples(floats | scalars, scalars, scalars), min_size=1, max_size=6), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_one_row_is_decided_as_in_the_batch(rows, audit):
     rules = [
         FieldAbove(field="amount", bound=3),

@@ -151,7 +151,7 @@ def test_ids_are_in_the_order_of_submission_even_if_the_clock_steps_back(queue, 
     assert first.created_at <= second.created_at
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(payloads, ai_results, answers, odd_names)
 @example(
     {"x": float("nan"), "y": -0.0, "z": 1e22}, {"label": 1e-7, "$odd": 1.0}, ("correct", {"$float": b"\x00"}), "ann"
@@ -340,7 +340,7 @@ def test_the_third_lease_without_an_answer_asks_the_next_level(queue, ask, clock
     assert (after.level, after.expertise, after.status) == (1, "law", "pending_review")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(odd_names, min_size=1, max_size=4, unique=True), odd_names)
 @example(['x"ann'], "ann")
 def test_only_who_answered_is_not_asked_again(before, asked):

@@ -498,7 +498,7 @@ def case(machine, examples, steps):
     """Return a test that runs a machine."""
 
     class Case(machine.TestCase):
-        settings = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
+        settings = settings(max_examples=examples, stateful_step_count=steps)
 
     return Case
 

@@ -97,13 +97,13 @@ def same(one, two):
     return one == two
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(anything)
 def test_what_is_sent_arrives(value):
     assert same(wire.load(wire.dump(value)), value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 4).flatmap(frames))
 def test_a_frame_arrives_with_its_types_and_nested_cells(frame):
     found = wire.load(wire.dump(frame))
