@@ -155,6 +155,17 @@ def test_where_no_page_answers_the_plain_panel_shows_itself(queue, ask, monkeypa
     assert (panel.plain, len(panel.widget.children)) == (None, 1)
 
 
+def test_to_a_page_that_never_hears_the_plain_panel_is_shown_until_it_does(page):
+    for shown in (False, False, True, True):
+        page.say(kind="ready", sent=0, heard=False)
+        assert (page.panel.plain is not None) is shown
+    assert page.panel.plain._answer.value
+    page.say(kind="ready", sent=0, heard=True)
+    assert page.panel.plain is None
+    page.say(kind="ready", sent=0, heard=False)
+    assert page.panel.plain is None
+
+
 @pytest.mark.parametrize("keys", [{"approve": "ab"}, {"approve": "r"}, {"dance": "x"}, {"approve": ""}, {"skip": " "}])
 def test_keys_that_cannot_be_told_apart_are_refused(queue, keys):
     with pytest.raises(BadInput, match="keys"):

@@ -35,6 +35,8 @@ KEYS = {
 CONTROLS = ("undo", "object", "retry", "finish", "unfold", "retrain", "gather", "batch", "export")
 #: sessions of views that are remembered, and acts of each that were not carried out
 SESSIONS, REFUSED = 16, 200
+#: so often a page asks before it counts as deaf; on a busy page anywidget may give up before it has started
+DEAF = 3
 #: longest text that a view may send, in characters
 MAX_SAID = 20_000
 
@@ -51,6 +53,8 @@ class _Session:
     answered: int = 0
     #: highest number that the page has sent
     heard: int = 0
+    #: how often the page came without ever having heard the kernel
+    unheard: int = 0
     #: numbers of acts that were not carried out
     refused: list[int] = field(default_factory=list)
 
@@ -92,8 +96,9 @@ class Live:
         self._sessions, self._sent = dict[str, _Session](), dict[str, Card]()
         #: whether a page has shown it
         self.is_ready = threading.Event()
-        #: called when one does
+        #: called when one does, and when one does that never hears what is sent
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_deaf: Callable[[], None] = lambda: None
         self._answering = False
         self.widget = _Widget()
         self.widget.on_msg(lambda _, content, buffers: self._hear(content))
@@ -110,8 +115,9 @@ class Live:
                 if kind == "ready":
                     self._sent.clear()
                     session.heard = max(session.heard, int(content.get("sent") or 0))
+                    session.unheard = 0 if content.get("heard") else session.unheard + 1
                     self.is_ready.set()
-                    self.on_ready()
+                    self.on_ready() if session.unheard < DEAF else self.on_deaf()
                 elif kind == "act" and content["n"] > session.answered:
                     self._carry_out(session, content)
             if kind == "similar":

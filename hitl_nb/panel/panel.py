@@ -122,7 +122,7 @@ class ReviewPanel:
             c = self.controller
             setup = {"reviewer": c.reviewer.id, "keys": setup_keys, "retrains": self._retrains}
             self.live = Live(c.view, self._act, c.fail, lambda: setup | {"form": self._check.spec()}, c.similar)
-            self.live.on_ready = self._hide_plain
+            self.live.on_ready, self.live.on_deaf = self._hide_plain, self.show_plain
             self.widget.children = (self.live.widget,)
         self.controller.start()
         self._draw_now()

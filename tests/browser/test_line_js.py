@@ -102,3 +102,29 @@ def test_a_decision_whose_item_went_to_somebody_else_is_told(bare):
         return reconcile(line, told).line.lost.map(one => one.words);
     }""")
     assert lost == ["approve spam"]
+
+
+#: a view on a model that hears nothing until it is told to
+DEAF = """() => {
+    window.said = [];
+    window.heard = {};
+    const model = {send: (content) => said.push(content), on: (what, does) => (heard[what] = does)};
+    window.made().initialize({model});
+}"""
+STATE = """() => heard['msg:custom']({kind: 'state', cards: {}, queue: [], sessions: {}, state: 'empty', actions: []}, [])"""
+
+
+def test_a_page_says_whether_it_has_heard_the_kernel(chrome):
+    page = chrome.new_page()
+    page.clock.install()
+    page.set_content("<div id=root></div>")
+    page.add_script_tag(content=SCRIPT.replace("export default", "window.made ="))
+    page.evaluate(DEAF)
+    page.clock.run_for(7_500)
+    assert page.evaluate("said.map(one => [one.kind, one.heard])") == [["ready", False]] * 3
+    page.evaluate(STATE)  # it was slow, not deaf, and says so
+    assert page.evaluate("said.slice(3).map(one => [one.kind, one.heard])") == [["ready", True]]
+    page.evaluate(STATE)
+    page.clock.run_for(20_000)
+    assert page.evaluate("said.length") == 4
+    page.close()

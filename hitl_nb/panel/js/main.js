@@ -8,7 +8,7 @@ function newName() {
 function newStore() {
   return {
     line: newLine(newName()), state: null, setup: null, cards: new Map(), drafts: new Map(), views: new Set(),
-    isSilent: false, hint: "", heardAt: performance.now(), askedAt: 0, send: () => {}, widget: () => {},
+    isSilent: false, asks: 0, hint: "", heardAt: performance.now(), askedAt: 0, send: () => {}, widget: () => {},
   };
 }
 
@@ -29,7 +29,8 @@ function connect(model, store) {
   };
   const ask = () => {
     store.askedAt = performance.now();
-    store.send({kind: "ready", sent: store.line.next - 1});
+    store.asks = store.state ? 0 : store.asks + 1;
+    store.send({kind: "ready", sent: store.line.next - 1, heard: store.state !== null});
   };
   const hear = (message, buffers) => {
     if (message?.kind === "similar") store.views.forEach((v) => v.similar.hear(message, buffers));
@@ -37,6 +38,7 @@ function connect(model, store) {
     [store.heardAt, store.isSilent] = [performance.now(), false];
     receive(store, message, buffers);
     drawAll(store);
+    if (store.asks > 1) ask(); // the kernel took this page for deaf
   };
   const watch = () => {
     const waits = !store.state || isBusy(store.line) || store.line.unsaved.some((one) => one.n > 0) || store.isSilent;
