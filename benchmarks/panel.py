@@ -1,7 +1,8 @@
 """From a key, or a click, to the next task on the screen, in a real JupyterLab: the panel with keys, and the plain one.
 
-Run ``python benchmarks/panel.py [ROUNDS]``; each panel is measured on this machine and over a link of 100 ms there and
-back, both in turn. It needs what the tests need.
+Run ``python benchmarks/panel.py [ROUNDS [WAITING]]``; each panel is measured on this machine and over a link of 100 ms
+there and back, both in turn; then how long the first view takes, what 500 decisions leave behind, and the panel with
+keys before queues of 100 and of WAITING tasks (100,000), in turn. It needs what the tests need.
 """
 
 import asyncio
@@ -10,6 +11,8 @@ import tempfile
 import threading
 from pathlib import Path
 from statistics import median, quantiles
+from time import perf_counter
+from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -21,13 +24,20 @@ from playwright.sync_api import sync_playwright
 PANEL = """
 from hitl_nb import open_queue
 from hitl_nb.panel import ReviewPanel
-queue = open_queue(":memory:")
-for i in range({n}):
-    said = {{"label": "spam"}}
-    queue.submit(input_data={{"text": f"mail {{i}}"}}, ai_prediction=said, confidence=0.5, reason="unsure")
+import pandas as pd
+from hitl_nb import Orchestrator, Policy
+queue = open_queue({path!r})
+inputs = pd.DataFrame({{"text": [f"mail {{i}}" for i in range({n})]}})
+said = [dict(label="spam", confidence=0.5)] * {n}
+Orchestrator(queue=queue, policy=Policy(0.85)).process_frame(inputs, said)
+"""
+SHOW = """
 panel = ReviewPanel(queue, "ann", labels=["ham", "spam"], plain={plain})
 panel
 """
+#: widgets in the kernel, and elements in the page
+LEFT = "len(__import__('ipywidgets').widgets.widget._instances)"
+ELEMENTS = "() => document.querySelectorAll('.hitl-live *').length"
 #: how each panel is told to approve, and where its item stands
 LIVE = """() => document.querySelector('.hitl-live-input')?.textContent"""
 PLAIN = """() => document.querySelector('.hitl-prose textarea, .hitl-fields textarea')?.value"""
@@ -66,25 +76,79 @@ def late(port, seconds):
     return ready.port
 
 
-def measure(browser, server, port, plain, rounds):
+def opened(browser, server, port):
+    """Open a notebook of its own on a page of its own."""
     page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(120_000)
     page.goto(f"http://127.0.0.1:{port}/lab?token={server.token}&reset")
     page.wait_for_function("() => window.jupyterapp !== undefined")
     page.evaluate("() => window.jupyterapp.restored.then(() => true)")
-    book = Notebook.open(page, server.root / f"{port}-{plain}.ipynb")
-    book.type(PANEL.format(n=rounds + 20, plain=plain))
-    page.wait_for_function(f"() => ({PLAIN if plain else LIVE})()?.endsWith('mail 0')")
-    took = []
-    for i in range(rounds):
-        page.wait_for_timeout(400)  # so fast nobody reads; a plain panel takes an earlier click for a double one
-        took.append(page.evaluate(ONE, [plain, f"mail {i + 1}"]))
+    return Notebook.open(page, server.root / f"{uuid4().hex}.ipynb")
+
+
+def closed(book):
     book.close()
-    page.context.close()
+    book.page.context.close()
+
+
+def shown(book, plain, name):
+    """Return after how many milliseconds a task is on the screen."""
+    start = perf_counter()
+    book.page.wait_for_function(f"name => ({PLAIN if plain else LIVE})()?.endsWith(name)", arg=name)
+    return 1000 * (perf_counter() - start)
+
+
+def key_to_next(book, plain, rounds, first=0):
+    took = []
+    for i in range(first, first + rounds):
+        book.page.wait_for_timeout(400)  # so fast nobody reads; a plain panel takes an earlier click for a double one
+        took.append(book.page.evaluate(ONE, [plain, f"mail {i + 1}"]))
+    return took
+
+
+def measure(browser, server, port, plain, rounds, waiting=None):
+    book = opened(browser, server, port)
+    path = str(server.root / f"{uuid4().hex}.duckdb") if waiting else ":memory:"
+    book.type(PANEL.format(n=waiting or rounds + 20, path=path))
+    book.type(SHOW.format(plain=plain))
+    shown(book, plain, "mail 0")
+    took = key_to_next(book, plain, rounds)
+    closed(book)
     return median(took), quantiles(took, n=20)[-1]
 
 
-def main(rounds):
+def first_views(browser, server, port, rounds):
+    """Return the times from running a cell to the first task on the screen, with keys and plain, in turn."""
+    book = opened(browser, server, port)
+    book.type(PANEL.format(n=30 * rounds, path=":memory:"))
+    took = {False: [], True: []}
+    for _ in range(rounds):
+        for plain, times in took.items():
+            start = perf_counter()
+            book.type(SHOW.format(plain=plain))
+            shown(book, plain, "mail 0")
+            times.append(1000 * (perf_counter() - start))
+            book.tell("panel.close()")
+    closed(book)
+    return took[False], took[True]
+
+
+def left_behind(browser, server, port):
+    """Return how many widgets and elements 500 decisions by keys add."""
+    book = opened(browser, server, port)
+    book.type(PANEL.format(n=600, path=":memory:"))
+    book.type(SHOW.format(plain=False))
+    shown(book, False, "mail 0")
+    key_to_next(book, False, 1)
+    before = book.ask(LEFT), book.page.evaluate(ELEMENTS)
+    for i in range(1, 501):
+        book.page.evaluate(ONE, [False, f"mail {i + 1}"])
+    after = book.ask(LEFT), book.page.evaluate(ELEMENTS)
+    closed(book)
+    return after[0] - before[0], after[1] - before[1]
+
+
+def main(rounds, waiting):
     with (
         tempfile.TemporaryDirectory() as folder,
         jupyterlab(Path(folder)) as server,
@@ -99,8 +163,20 @@ def main(rounds):
                 f"p95 {plain[1]:.0f} ms, ratio of medians {keys[0] / plain[0]:.2f}",
                 flush=True,
             )
+        views = [median(times) for times in first_views(browser, server, here, 10)]
+        print(f"      first view: keys {views[0]:.0f} ms, plain {views[1]:.0f} ms, ratio {views[0] / views[1]:.2f}")
+        print(
+            "500 decisions by keys add {} widgets and {} elements".format(*left_behind(browser, server, here)),
+            flush=True,
+        )
+        few, many = (measure(browser, server, here, False, rounds, n) for n in (100, waiting))
+        print(
+            f"       {waiting:,} waiting: p50 {many[0]:.1f} p95 {many[1]:.1f} ms, 100 waiting: p50 {few[0]:.1f} "
+            f"p95 {few[1]:.1f} ms, ratio of medians {many[0] / few[0]:.2f}"
+        )
         browser.close()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60)
+    given = [int(text) for text in sys.argv[1:]]
+    main(*(given + [60, 100_000][len(given) :]))

@@ -111,7 +111,9 @@ DEAF = """() => {
     const model = {send: (content) => said.push(content), on: (what, does) => (heard[what] = does)};
     window.made().initialize({model});
 }"""
-STATE = """() => heard['msg:custom']({kind: 'state', cards: {}, queue: [], sessions: {}, state: 'empty', actions: []}, [])"""
+STATE = """() => heard['msg:custom'](
+    {kind: 'state', cards: {}, queue: [], sessions: {}, state: 'empty', actions: []}, []
+)"""
 
 
 def test_a_page_says_whether_it_has_heard_the_kernel(chrome):
