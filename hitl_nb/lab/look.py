@@ -1,0 +1,146 @@
+"""A history to look at: what a threshold would automate and how often that would be wrong; who is how sure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hitl_nb.display import Shows, Table, spell, table
+from hitl_nb.errors import BadInput, EvidenceError
+from hitl_nb.evidence import clopper_pearson
+from hitl_nb.evidence.check import within
+from hitl_nb.lab.history import History, read
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+#: thresholds at which a band is computed; they share its chance of being wrong
+POINTS = 40
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RiskCoverageDisplay(Shows):
+    """Share decided without a person against the error in that share; made by `from_history`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> sure = rng.beta(8, 0.8, 2000)
+    >>> shown = RiskCoverageDisplay.from_history({"confidence": sure, "wrong": rng.random(2000) > sure})
+    >>> print(shown)
+    at 0.978 or more 26% go through without a person, 0.0% to 2.3% of those wrong (2,000 judged, 95% wherever one looks)
+    """
+
+    #: a line for each threshold, the highest first: threshold, coverage, risk, low, high (shares); n, judged rows above it
+    frame: pd.DataFrame
+    #: how often all of the band holds at once, a share
+    level: float
+    #: judged rows behind it
+    n: int
+
+    @classmethod
+    def from_history(cls, history: Any, *, level: float = 0.95, seed: int = 0) -> RiskCoverageDisplay:
+        """Compute the curve and its band from a history.
+
+        The thresholds are confidences of judged rows. Given one of them, what lies above it is a simple random sample,
+        so an exact interval holds (Clopper and Pearson 1934); each takes its part of ``1 - level`` (Bonferroni), so the
+        band holds at all thresholds at once, also at the one that looks best.
+
+        Raises
+        ------
+        EvidenceError
+            Nothing is judged, or some rows could never be.
+        """
+        import pandas as pd
+
+        rows = read(history)
+        evidence = rows.evidence(seed)
+        if len(evidence) < 2:
+            raise EvidenceError(what=f"{len(evidence)} judged rows are too few for a curve; judge more")
+        order = np.argsort(-evidence.confidence, kind="stable")
+        sure, wrong = evidence.confidence[order], evidence.wrong[order].cumsum()
+        ends = np.append(np.flatnonzero(np.diff(sure)), len(sure) - 1)  # equal confidences go together
+        wanted = np.unique(np.geomspace(1, len(sure), POINTS).astype(int)) - 1
+        ends = np.unique(ends[np.searchsorted(ends, wanted)])
+        each = 1 - (1 - within("level", level, inside=True)) / len(ends)
+        found = [clopper_pearson(int(wrong[k]), k + 1, each) for k in ends]
+        all_sure = np.sort(rows.confidence[rows.open])
+        lines = [
+            (sure[k], 1 - np.searchsorted(all_sure, sure[k]) / len(all_sure), one.estimate, one.low, one.high, one.n)
+            for k, one in zip(ends, found, strict=True)
+        ]
+        frame = pd.DataFrame(lines, columns=["threshold", "coverage", "risk", "low", "high", "n"])
+        return cls(frame=frame, level=level, n=len(evidence))
+
+    def __str__(self) -> str:
+        line = self.frame.iloc[int(self.frame["high"].argmin())]
+        return (
+            f"at {line['threshold']:.3g} or more {line['coverage']:.0%} go through without a person, {line['low']:.1%} to"
+            f" {line['high']:.1%} of those wrong ({self.n:,} judged, {self.level:.0%} wherever one looks)"
+        )
+
+    def _table(self) -> Table:
+        some = self.frame.iloc[np.unique(np.linspace(0, len(self.frame) - 1, 8).astype(int))]
+        lines = [
+            (f"{a:.3g}", f"{b:.1%}", f"{c:.1%}", f"{d:.1%} to {e:.1%}", f"{n:,.0f}")
+            for a, b, c, d, e, n in some.itertuples(index=False)
+        ]
+        header = ("threshold", "automatic", "wrong", f"band at {self.level:.0%}", "judged")
+        return table(str(self), header, lines, ["next: choose_threshold(history) for a promise, .plot() for the curve"])
+
+    def plot(self, ax: Axes | None = None, *, target: float | None = None) -> Axes:
+        """Draw the curve and its band; ``target`` draws a line at a risk that is not to be exceeded."""
+        import matplotlib.pyplot as plt
+
+        ax = plt.subplots()[1] if ax is None else ax
+        share = 100 * self.frame[["coverage", "risk", "low", "high"]]
+        [line] = ax.plot(share["coverage"], share["risk"], label="wrong among them")
+        band = f"band, {self.level:.0%} at all thresholds at once"
+        ax.fill_between(share["coverage"], share["low"], share["high"], alpha=0.2, color=line.get_color(), label=band)
+        if target is not None:
+            ax.axhline(100 * within("target", target), color="C1", linestyle="--", label=f"{target:.3g} promised")
+        ax.set(xlabel="decided without a person (%)", ylabel="wrong (%)", xlim=(0, 100), ylim=(0, None))
+        ax.set_title("What a threshold automates, and how often that is wrong")
+        ax.legend()
+        return ax
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ConfidenceDisplay:
+    """How sure the model was, for what was right, what was wrong and what nobody judged; made by `from_history`."""
+
+    #: a line a row: confidence, outcome (right, wrong, not judged) and, where it was asked for, the group
+    frame: pd.DataFrame
+
+    @classmethod
+    def from_history(cls, history: Any, *, by: str | None = None) -> ConfidenceDisplay:
+        """Take the confidences of a history, with ``by`` also one of its columns, such as ``group``."""
+        import pandas as pd
+
+        rows: History = read(history)
+        outcome = np.select([rows.wrong == 1, rows.wrong == 0], ["wrong", "right"], "not judged")
+        frame = pd.DataFrame({"confidence": rows.confidence, "outcome": outcome})
+        if by is not None:
+            if by not in rows.frame:
+                raise BadInput(
+                    name="by", value=by, remedy=f"columns are {', '.join(map(str, rows.frame.columns[:20]))}"
+                )
+            frame["group"] = rows.frame[by].map(spell).to_numpy()
+        return cls(frame=frame)
+
+    def plot(self, ax: Axes | None = None, *, bins: int = 40) -> Axes:
+        """Draw histograms over each other, what was wrong below."""
+        import matplotlib.pyplot as plt
+
+        ax = plt.subplots()[1] if ax is None else ax
+        names = [name for name in ("wrong", "right", "not judged") if (self.frame["outcome"] == name).any()]
+        parts = [self.frame["confidence"][self.frame["outcome"] == name].dropna() for name in names]
+        colors = [{"wrong": "C1", "right": "C0", "not judged": "0.7"}[name] for name in names]
+        ax.hist(parts, bins=np.linspace(0, 1, bins + 1).tolist(), stacked=True, color=colors, label=names)
+        ax.set(xlabel="confidence", ylabel="rows")
+        ax.set_title("How sure the model was")
+        ax.legend()
+        return ax
