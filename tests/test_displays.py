@@ -18,9 +18,12 @@ def _plots():
     plt.close("all")
 
 
-def true_risk(threshold, sure=beta(8, 0.8)):
+SURE = beta(8, 0.8)
+
+
+def true_risk(threshold):
     """Return the risk above a threshold where confidences are calibrated, by numeric integration."""
-    return quad(lambda s: (1 - s) * sure.pdf(s), threshold, 1)[0] / sure.sf(threshold)
+    return quad(lambda s: (1 - s) * SURE.pdf(s), threshold, 1)[0] / SURE.sf(threshold)
 
 
 GRID = np.linspace(0, 0.9999, 400)

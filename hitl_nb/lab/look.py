@@ -34,7 +34,7 @@ class RiskCoverageDisplay(Shows):
     at 0.978 or more 26% go through without a person, 0.0% to 2.3% of those wrong (2,000 judged, 95% wherever one looks)
     """
 
-    #: a line for each threshold, the highest first: threshold, coverage, risk, low, high (shares); n, judged rows above it
+    #: a line for each threshold, highest first: threshold, coverage, risk, low, high (shares); n, judged rows above it
     frame: pd.DataFrame
     #: how often all of the band holds at once, a share
     level: float
@@ -77,10 +77,10 @@ class RiskCoverageDisplay(Shows):
 
     def __str__(self) -> str:
         line = self.frame.iloc[int(self.frame["high"].argmin())]
-        return (
-            f"at {line['threshold']:.3g} or more {line['coverage']:.0%} go through without a person, {line['low']:.1%} to"
-            f" {line['high']:.1%} of those wrong ({self.n:,} judged, {self.level:.0%} wherever one looks)"
-        )
+        wrong = f"{line['low']:.1%} to {line['high']:.1%} of those wrong"
+        behind = f"{self.n:,} judged, {self.level:.0%} wherever one looks"
+        through = f"at {line['threshold']:.3g} or more {line['coverage']:.0%} go through without a person"
+        return f"{through}, {wrong} ({behind})"
 
     def _table(self) -> Table:
         some = self.frame.iloc[np.unique(np.linspace(0, len(self.frame) - 1, 8).astype(int))]
@@ -101,8 +101,9 @@ class RiskCoverageDisplay(Shows):
         band = f"band, {self.level:.0%} at all thresholds at once"
         ax.fill_between(share["coverage"], share["low"], share["high"], alpha=0.2, color=line.get_color(), label=band)
         if target is not None:
-            ax.axhline(100 * within("target", target), color="C1", linestyle="--", label=f"{target:.3g} promised")
-        ax.set(xlabel="decided without a person (%)", ylabel="wrong (%)", xlim=(0, 100), ylim=(0, None))
+            ax.axhline(100 * within("target", target), color="C1", linestyle="--", label=f"{target:.3g} at most")
+        most = share["high"][share["coverage"] >= 10].max()  # before that the band is as wide as the plot
+        ax.set(xlabel="decided without a person (%)", ylabel="wrong (%)", xlim=(0, 100), ylim=(0, min(100, 1.3 * most)))
         ax.set_title("What a threshold automates, and how often that is wrong")
         ax.legend()
         return ax
