@@ -31,7 +31,7 @@ class RiskCoverageDisplay(Shows):
     >>> sure = rng.beta(8, 0.8, 2000)
     >>> shown = RiskCoverageDisplay.from_history({"confidence": sure, "wrong": rng.random(2000) > sure})
     >>> print(shown)
-    at 0.978 or more 26% go through without a person, 0.0% to 2.3% of those wrong (2,000 judged, 95% wherever one looks)
+    at 0.979 or more 25% go through without a person, 0.0% to 2.3% of those wrong (2,000 judged, 95% wherever one looks)
     """
 
     #: a line for each threshold, highest first: threshold, coverage, risk, low, high (shares); n, judged rows above it
@@ -63,7 +63,7 @@ class RiskCoverageDisplay(Shows):
         order = np.argsort(-evidence.confidence, kind="stable")
         sure, wrong = evidence.confidence[order], evidence.wrong[order].cumsum()
         ends = np.append(np.flatnonzero(np.diff(sure)), len(sure) - 1)  # equal confidences go together
-        wanted = np.unique(np.geomspace(1, len(sure), POINTS).astype(int)) - 1
+        wanted = np.unique((np.linspace(1, np.sqrt(len(sure)), POINTS) ** 2).astype(int)) - 1
         ends = np.unique(ends[np.searchsorted(ends, wanted)])
         each = 1 - (1 - within("level", level, inside=True)) / len(ends)
         found = [clopper_pearson(int(wrong[k]), k + 1, each) for k in ends]
