@@ -3,8 +3,9 @@
 from hitl_nb.lab.explore import Explorer, Outlook, explore, outlooks
 from hitl_nb.lab.history import Evidence, History, read
 from hitl_nb.lab.look import ConfidenceDisplay, RiskCoverageDisplay
+from hitl_nb.lab.threshold import Capacity, Certified, Cost, Fixed, ThresholdRule, by_group, choose_threshold
 
 __all__ = [
-    "ConfidenceDisplay", "Evidence", "Explorer", "History", "Outlook", "RiskCoverageDisplay", "explore", "outlooks",
-    "read",
+    "Capacity", "Certified", "ConfidenceDisplay", "Cost", "Evidence", "Explorer", "Fixed", "History", "Outlook",
+    "RiskCoverageDisplay", "ThresholdRule", "by_group", "choose_threshold", "explore", "outlooks", "read",
 ]  # fmt: skip

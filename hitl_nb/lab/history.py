@@ -36,6 +36,13 @@ class History:
     def __len__(self) -> int:
         return len(self.confidence)
 
+    def __getitem__(self, some: Bools) -> History:
+        """Return some of the rows, by a mask."""
+        return History(
+            confidence=self.confidence[some], wrong=self.wrong[some], probability=self.probability[some],
+            hard=self.hard[some], frame=self.frame[some],
+        )  # fmt: skip
+
     @property
     def judged(self) -> Bools:
         """Rows that somebody judged."""

@@ -1,0 +1,264 @@
+"""A threshold keeps its promise in every world and automates much; what breaks promises fails the same gates."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import bdtr, betaincinv
+from sklearn.isotonic import IsotonicRegression
+from worlds import RIGHT, World
+
+from hitl_nb import Policy
+from hitl_nb.errors import BadInput
+from hitl_nb.evidence.selection import certified, sequence
+from hitl_nb.lab import Capacity, Certified, Cost, Fixed, by_group, choose_threshold, read
+from hitl_nb.policy.batch import Batch
+
+TARGET, DELTA = 0.05, 0.1
+NIGHTLY = pytest.mark.nightly
+SIZES = [pytest.param(300, 1000, marks=NIGHTLY), (1000, 200), pytest.param(3000, 1000, marks=NIGHTLY)]
+#: rules by where their tests begin
+STARTS = {"certified": None, "from the middle": 0.6}
+
+
+def gate(broken, streams):
+    """Whether a promise held: broken in no more than ``DELTA`` of the streams, and three standard errors."""
+    return broken <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / streams)
+
+
+def outcome(world, thresholds):
+    """Return how often the promise was broken, and the mean share automated; NaN is no threshold."""
+    none = np.isnan(thresholds)
+    broken = ~none & (world.risk(np.nan_to_num(thresholds)) > TARGET)
+    return broken.mean(), np.where(none, 0, world.coverage(np.nan_to_num(thresholds))).mean()
+
+
+def fit_all(sure, wrong, start=None):
+    """Return the threshold of each stream, all at once."""
+    ends = sequence(sure.shape[1], TARGET, DELTA, start)
+    last = certified(wrong, ends, TARGET, DELTA)
+    return np.where(last >= 0, np.take_along_axis(sure, (ends[last] - 1)[:, None], axis=1)[:, 0], np.nan)
+
+
+# -- the promise -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+@pytest.mark.parametrize(("n", "streams"), SIZES)
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_certified_threshold_keeps_its_promise_on_labelled_rows(name, n, streams, start):
+    world = World(name)
+    sure, wrong = world.draw(np.random.default_rng(1), streams, n)
+    broken, _ = outcome(world, fit_all(sure, wrong, start))
+    assert gate(broken, streams)
+
+
+def test_one_stream_is_fitted_as_all_of_them_are():
+    sure, wrong = World("calibrated").draw(np.random.default_rng(2), 20, 400)
+    for start in STARTS.values():
+        found = [
+            choose_threshold({"confidence": s, "wrong": w}, TARGET, 1 - DELTA, start=start).threshold
+            for s, w in zip(sure, wrong, strict=True)
+        ]
+        assert [np.nan if one is None else one for one in found] == pytest.approx(
+            fit_all(sure, wrong, start).tolist(), nan_ok=True
+        )
+
+
+@pytest.mark.parametrize("risk", [TARGET, TARGET * 1.0001])
+def test_the_promise_holds_where_the_risk_equals_the_target_at_every_threshold(risk):
+    streams, n = 20_000, 400
+    wrong = np.random.default_rng(3).random((streams, n)) < risk
+    found = certified(wrong, sequence(n, TARGET, DELTA), TARGET, DELTA)
+    assert gate((found >= 0).mean(), streams)
+    assert (found >= 0).mean() > 0.02  # it is no promise that costs everything
+
+
+def logged(world, rng, n, audit_rate, threshold=0.85):
+    """Return rows as a policy decides about them and people judge them, in the form of a queue's history."""
+    sure, wrong = (one[0] for one in world.draw(rng, 1, n))
+    ids = rng.integers(0, 2**63, (n, 2)).astype(np.uint64)
+    batch = Batch.from_frames(pd.DataFrame(index=range(n)), pd.DataFrame({"confidence": sure}))
+    decided = Policy(threshold, audit_rate=audit_rate).decide(batch, task_ids=ids, now=pd.Timestamp("2026-01-05"))
+    judged = ~decided.approved | decided.audit
+    return {
+        "confidence": sure, "wrong": np.where(judged, wrong, np.nan), "hard": decided.hard,
+        "review_probability": decided.review_probability,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("audit_rate", "n", "streams"),
+    [(0.02, 20_000, 200), *(pytest.param(rate, 20_000, 1000, marks=NIGHTLY) for rate in (0.02, 0.05))],
+)
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_certified_threshold_keeps_its_promise_on_what_a_policy_logged(name, start, audit_rate, n, streams):
+    world, rng, found = World(name), np.random.default_rng(4), []
+    for seed in range(streams):
+        one = choose_threshold(logged(world, rng, n, audit_rate), TARGET, 1 - DELTA, start=start, seed=seed).threshold
+        found.append(np.nan if one is None else one)
+    broken, share = outcome(world, np.array(found))
+    assert gate(broken, streams)
+    assert share > 0.25 or name != "calibrated"
+
+
+def test_those_rows_are_what_a_queue_logs():
+    from hitl_nb import Orchestrator, open_queue
+
+    rows = logged(World("calibrated"), np.random.default_rng(5), 200, 0.1)
+    with open_queue(":memory:") as queue:
+        said = [{"confidence": float(c), "label": "a"} for c in rows["confidence"]]
+        Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0.1)).process_frame(
+            pd.DataFrame({"x": range(200)}), said
+        )
+        frame = queue.history()
+    for column in ("review_probability", "hard", "confidence"):
+        assert frame[column].astype(float).tolist() == pytest.approx(np.asarray(rows[column], dtype=float).tolist())
+    judged = ~np.isnan(rows["wrong"])  # which rows are audited follows the ids, the others are the same
+    asked = np.asarray(rows["confidence"]) < 0.85
+    assert (frame["status"] == "pending_review").to_numpy()[asked].all()
+    assert judged[asked].all()
+
+
+# -- power -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "n", "least"),
+    [
+        ("calibrated", None, 300, 0.35),
+        ("calibrated", None, 1000, 0.60),
+        ("calibrated", None, 3000, 0.69),
+        ("overconfident", None, 3000, 0.11),
+        ("wrong at the top", 0.6, 1000, 0.25),
+        ("wrong at the top", 0.6, 3000, 0.55),
+        ("calibrated", 0.6, 3000, 0.68),
+    ],
+)
+def test_much_of_what_could_be_is_automated(name, start, n, least):
+    world = World(name)
+    sure, wrong = world.draw(np.random.default_rng(6), 300, n)
+    _, share = outcome(world, fit_all(sure, wrong, start))
+    assert least <= share <= world.oracle(TARGET)
+
+
+# -- what breaks promises ----------------------------------------------------------------------------------------------
+
+
+def plug_in(sure, wrong):
+    """Take the lowest threshold whose error on the evidence is at most the target."""
+    below = np.cumsum(wrong) / np.arange(1, len(wrong) + 1) <= TARGET
+    return sure[np.flatnonzero(below)[-1]] if below.any() else np.nan
+
+
+def isotonic(sure, wrong):
+    """Calibrate first, then take the lowest threshold whose calibrated error is at most the target."""
+    share = IsotonicRegression(increasing=False, out_of_bounds="clip").fit_transform(sure, wrong)
+    return plug_in(sure, share)
+
+
+@pytest.mark.parametrize("negative", [plug_in, isotonic])
+def test_what_looks_at_many_thresholds_without_paying_for_it_breaks_the_promise(negative):
+    streams, broken = 200, []
+    for name in RIGHT:
+        world = World(name)
+        sure, wrong = world.draw(np.random.default_rng(7), streams, 1000)
+        found = np.array([negative(s, w) for s, w in zip(sure, wrong, strict=True)])
+        broken.append(outcome(world, found)[0])
+    assert not gate(max(broken), streams)
+
+
+def test_an_exact_interval_that_is_looked_at_again_and_again_breaks_the_promise():
+    looks = np.arange(50, 1001, 50)
+    wrong = np.random.default_rng(7).random((2000, 1000)) < TARGET * 1.0001
+    errors = np.cumsum(wrong, axis=1)[:, looks - 1]
+    below = betaincinv(errors + 1, looks - errors, 1 - DELTA) <= TARGET
+    assert gate(below[:, -1].mean(), 2000)  # at one look it holds
+    assert not gate(below.any(axis=1).mean(), 2000)
+
+
+def test_reviewed_and_audited_rows_pooled_as_they_are_break_the_promise():
+    world, rng, streams, found = World("mixed"), np.random.default_rng(8), 60, []
+    for _ in range(streams):
+        rows = logged(world, rng, 20_000, 0.02)
+        judged = ~np.isnan(rows["wrong"])
+        pooled = {"confidence": rows["confidence"][judged], "wrong": rows["wrong"][judged]}
+        found.append(choose_threshold(pooled, TARGET, 1 - DELTA, start=0.6).threshold or np.nan)
+    assert not gate(outcome(world, np.array(found))[0], streams)
+
+
+# -- the rules ---------------------------------------------------------------------------------------------------------
+
+
+def test_equal_confidences_go_together():
+    rows = {"confidence": [0.9] * 150 + [0.8] * 50, "wrong": [0] * 150 + [1] * 8 + [0] * 42}
+    found = choose_threshold(rows, 0.05, 0.9)
+    assert (found.threshold, found.coverage) == (0.9, 0.75)
+
+
+def test_a_certificate_is_what_a_policy_takes():
+    sure, wrong = World("calibrated").draw(np.random.default_rng(9), 1, 3000)
+    rows = pd.DataFrame({"confidence": sure[0], "wrong": wrong[0], "model": "v7"})
+    found = choose_threshold(rows, TARGET, 1 - DELTA)
+    assert (found.model, found.kind, found.n) == ("v7", "certified", 3000)
+    assert found.coverage == pytest.approx((sure[0] >= found.threshold).mean())
+    batch = Batch.from_rows([{}, {}], [{"confidence": 0.99, "model": "v7"}, {"confidence": 0.99, "model": "v8"}])
+    ids = np.arange(4, dtype=np.uint64).reshape(2, 2)
+    decided = Policy(found, audit_rate=0).decide(batch, task_ids=ids, now=pd.Timestamp("2026-01-05"))
+    assert decided.approved.tolist() == [True, False]
+
+
+def test_without_a_threshold_it_says_why_and_what_is_missing():
+    few = choose_threshold({"confidence": [0.9] * 40, "wrong": [False] * 40})
+    assert few.reason_if_none.endswith("there are 40: judge 110 more")
+    audited = {"confidence": [0.9] * 40, "wrong": [False] * 40, "review_probability": [0.02] * 40}
+    assert "110 more audits, about 5,500 more rows at p=0.02" in choose_threshold(audited).reason_if_none
+    bad = choose_threshold({"confidence": [0.9] * 400, "wrong": [True, False] * 200})
+    assert "of the 400 most confident judged rows 200 were wrong (50.0%)" in bad.reason_if_none
+    assert (bad.threshold, bad.target_risk, bad.confidence_level) == (None, 0.02, pytest.approx(0.95))
+
+
+def test_the_other_rules_promise_nothing():
+    rows = {"confidence": np.arange(100) / 100, "wrong": np.arange(100) < 50, "hard": [False] * 90 + [True] * 10}
+    fixed = choose_threshold(rows, rule=Fixed(threshold=0.7))
+    assert (fixed.threshold, fixed.coverage, fixed.target_risk) == (0.7, 0.2, None)
+    capacity = choose_threshold(rows, rule=Capacity(reviews=0.3))
+    assert (capacity.threshold, capacity.coverage) == (0.2, 0.7)
+    assert "10 of 100 rows go to people anyway" in choose_threshold(rows, rule=Capacity(reviews=0.05)).reason_if_none
+    cost = choose_threshold(rows, rule=Cost(review=1, error=3))
+    assert (cost.threshold, cost.target_risk) == (0.5, None)
+    assert (
+        "cheaper"
+        in choose_threshold({"confidence": [0.9], "wrong": [True]}, rule=Cost(review=1, error=9)).reason_if_none
+    )
+
+
+def test_groups_share_the_chance_of_a_broken_promise():
+    world = World("calibrated")
+    sure, wrong = world.draw(np.random.default_rng(10), 1, 4000)
+    rows = pd.DataFrame({"confidence": sure[0], "wrong": wrong[0], "group": ["a", "b"] * 2000})
+    found = by_group(rows, Certified(target_risk=TARGET, confidence_level=0.9))
+    assert set(found) == {"a", "b"}
+    assert [one.confidence_level for one in found.values()] == pytest.approx([0.95, 0.95])
+    alone = choose_threshold(rows[rows["group"] == "a"], TARGET, 0.95)
+    assert found["a"].threshold == alone.threshold
+    with pytest.raises(BadInput, match="columns are confidence, wrong, group"):
+        by_group(rows, Certified(), by="team")
+
+
+@pytest.mark.parametrize("options", [{"target_risk": 0}, {"confidence_level": 1}, {"target_risk": "2 %"}, {"start": 2}])
+def test_a_promise_that_cannot_be_is_refused(options):
+    with pytest.raises(BadInput, match=next(iter(options))):
+        choose_threshold({"confidence": [0.9] * 400, "wrong": [False] * 400}, **options)
+
+
+def test_a_history_of_two_models_needs_a_word_which_one():
+    rows = pd.DataFrame({"confidence": [0.9] * 400, "wrong": [False] * 400, "model": ["v1", "v2"] * 200})
+    with pytest.raises(BadInput, match="holds v1, v2; name the one"):
+        choose_threshold(rows)
+    assert (choose_threshold(rows, model="v2").n, choose_threshold(rows, model="v2").model) == (200, "v2")
+    assert len(read(rows)) == 400
+
+
+def test_a_test_of_the_sequence_is_exact():
+    assert bdtr(0, 149, 0.02) == pytest.approx(0.98**149)

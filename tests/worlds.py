@@ -1,0 +1,53 @@
+"""Simulated worlds in which the true risk of every threshold is known by numeric integration."""
+
+import numpy as np
+from scipy.stats import beta
+
+#: how sure the model is, in every world
+SURE = beta(8, 0.8)
+
+
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def _logit(s):
+    return np.log(s / (1 - s))
+
+
+#: chance of being right, by confidence
+RIGHT = {
+    "calibrated": lambda s: s,
+    "overconfident": lambda s: _sigmoid(0.6 * _logit(s) + 0.1),
+    "wrong at the top": lambda s: np.where(s > 0.985, 0.91, _sigmoid(_logit(s) + 0.9)),
+    "mixed": lambda s: np.where(s > 0.97, 0.90, np.where(s >= 0.85, 0.945, 0.985)),
+}
+_EDGES = np.unique(np.r_[np.linspace(1e-9, 0.9, 4001), 1 - np.geomspace(0.1, 1e-9, 20001), 0.97, 0.985, 0.85])
+_INSIDE = np.clip((_EDGES[1:] + _EDGES[:-1]) / 2, 1e-12, 1 - 1e-12)
+_MASS = np.diff(SURE.cdf(_EDGES))
+
+
+class World:
+    """Streams of confidences and errors, and the truth about thresholds."""
+
+    def __init__(self, name):
+        self.right = RIGHT[name]
+        above = _MASS[::-1].cumsum()[::-1]
+        self._coverage = above
+        self._risk = ((1 - self.right(_INSIDE)) * _MASS)[::-1].cumsum()[::-1] / above
+
+    def draw(self, rng, streams, n):
+        """Return confidences, the highest first, and errors, each of shape (streams, n)."""
+        sure = np.clip(-np.sort(-SURE.rvs((streams, n), random_state=rng), axis=1), 1e-12, 1 - 1e-12)
+        return sure, rng.random((streams, n)) > self.right(sure)
+
+    def risk(self, threshold):
+        return np.interp(threshold, _EDGES[:-1], self._risk)
+
+    def coverage(self, threshold):
+        return np.interp(threshold, _EDGES[:-1], self._coverage)
+
+    def oracle(self, target):
+        """Return the largest share that can be automated at a risk."""
+        fine = self._risk <= target
+        return self._coverage[fine].max() if fine.any() else 0.0
