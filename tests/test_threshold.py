@@ -9,7 +9,7 @@ from worlds import RIGHT, World
 
 from hitl_nb import Policy
 from hitl_nb.errors import BadInput
-from hitl_nb.evidence.selection import certified, sequence
+from hitl_nb.evidence.selection import certified, exact_p_value, sequence
 from hitl_nb.lab import Capacity, Certified, Cost, Fixed, by_group, choose_threshold, read
 from hitl_nb.policy.batch import Batch
 
@@ -262,3 +262,25 @@ def test_a_history_of_two_models_needs_a_word_which_one():
 
 def test_a_test_of_the_sequence_is_exact():
     assert bdtr(0, 149, 0.02) == pytest.approx(0.98**149)
+
+
+@pytest.mark.filterwarnings("ignore:Fixed sequence testing requires:UserWarning")
+@pytest.mark.parametrize("name", RIGHT)
+def test_p_values_and_thresholds_are_those_of_mapie_on_the_same_grid(name):
+    """MAPIE rounds errors up after a product of floats, so some of its p-values are those of one error more."""
+    from mapie.risk_control import BinaryClassificationController
+
+    sure, wrong = (one[0] for one in World(name).draw(np.random.default_rng(11), 1, 1000))
+    grid = np.linspace(0.99, 0.5, 50)
+    theirs = BinaryClassificationController(
+        lambda x: np.c_[1 - x[:, 0], x[:, 0]], risk="precision", target_level=1 - TARGET, confidence_level=1 - DELTA,
+        list_predict_params=grid, fwer_method="fixed_sequence",
+    )  # fmt: skip
+    theirs.calibrate(sure[:, None], (~wrong).astype(int))
+    above = sure >= grid[:, None]
+    ours = [exact_p_value((above & wrong).sum(axis=1) + more, above.sum(axis=1), TARGET) for more in (0, 1)]
+    apart = np.abs(theirs.p_values.ravel() - ours)
+    assert apart.min(axis=0).max() < 1e-9
+    assert (apart[0] < 1e-9).sum() >= 5
+    passed = np.cumprod(theirs.p_values.ravel() <= DELTA).astype(bool)
+    assert list(theirs.valid_predict_params) == grid[passed].tolist()
