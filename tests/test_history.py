@@ -6,7 +6,7 @@ import pytest
 
 from hitl_nb import Orchestrator, Policy, open_queue
 from hitl_nb.errors import BadInput, EvidenceError
-from hitl_nb.lab import read
+from hitl_nb.lab import check, read
 
 
 def frame(**columns):
@@ -107,3 +107,36 @@ def test_what_nobody_could_have_judged_says_nothing():
         read(frame(confidence=[None], wrong=[True])).evidence()
     with pytest.raises(EvidenceError, match="no row"):
         read(frame(confidence=[], wrong=[])).evidence()
+
+
+# -- what can be concluded ---------------------------------------------------------------------------------------------
+
+
+def test_a_check_counts_what_was_to_be_judged_and_waits_also_audits():
+    with open_queue(":memory:") as queue:
+        orchestrator = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0.3, seed=1))
+        said = [{"label": "a", "confidence": c} for c in (0.5, 0.9)] * 100
+        orchestrator.process_frame(pd.DataFrame({"x": range(200)}), said)
+        drawn = queue.stats().audits
+        before = check(queue.history())
+        for task in queue.pending(limit=1000):
+            queue.resolve(task.task_id, "ann", "approve")
+        after = check(queue.history())
+    assert (before.waiting, before.judged, before.sample) == (100 + drawn, 0, 0)
+    assert (after.waiting, after.judged) == (0, 100 + drawn)
+    assert 40 <= after.sample <= 80
+    assert after.probability == 0.3
+    assert "wait still" in before.conclusions[1]
+    assert len(after.conclusions) == 1
+    assert "<table" in after._repr_html_()
+
+
+def test_a_check_says_what_is_missing_or_that_a_promise_can_be_made():
+    assert "a threshold may be promised" in check(frame(confidence=[0.9] * 150, wrong=[False] * 150)).conclusions[0]
+    rows = frame(confidence=[0.9] * 40, wrong=[False] * 40, review_probability=[0.5] * 40)
+    assert check(rows).conclusions[0].endswith("110 more judged rows without an error, 220 rows more at p=0.5")
+    unseen = frame(wrong=[True, None], review_probability=[1.0, 0.0])
+    assert "1 rows had no chance of being judged" in check(unseen).conclusions[0]
+    assert "no promise yet" in check(frame(confidence=[None], wrong=[True])).conclusions[0]
+    with pytest.raises(BadInput, match="target_risk"):
+        check(rows, target_risk=0)

@@ -1,11 +1,13 @@
 """What a policy automates, how often that is wrong, and how sure this is; no queue is needed."""
 
+from hitl_nb.lab.check import Check, check
 from hitl_nb.lab.explore import Explorer, Outlook, explore, outlooks
 from hitl_nb.lab.history import Evidence, History, read
 from hitl_nb.lab.look import ConfidenceDisplay, RiskCoverageDisplay
 from hitl_nb.lab.threshold import Capacity, Certified, Cost, Fixed, ThresholdRule, by_group, choose_threshold
 
 __all__ = [
-    "Capacity", "Certified", "ConfidenceDisplay", "Cost", "Evidence", "Explorer", "Fixed", "History", "Outlook",
-    "RiskCoverageDisplay", "ThresholdRule", "by_group", "choose_threshold", "explore", "outlooks", "read",
+    "Capacity", "Certified", "Check", "ConfidenceDisplay", "Cost", "Evidence", "Explorer", "Fixed", "History",
+    "Outlook", "RiskCoverageDisplay", "ThresholdRule", "by_group", "check", "choose_threshold", "explore", "outlooks",
+    "read",
 ]  # fmt: skip
