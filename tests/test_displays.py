@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.stats import beta
+from sklearn.metrics import brier_score_loss
 
 from hitl_nb.errors import BadInput, EvidenceError
-from hitl_nb.lab import ConfidenceDisplay, RiskCoverageDisplay
+from hitl_nb.evidence.calibration import calibration
+from hitl_nb.lab import ConfidenceDisplay, ReliabilityDisplay, RiskCoverageDisplay
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +86,53 @@ def test_confidences_are_shown_by_outcome_and_group():
     assert sum(patch.get_height() for patch in shown.plot().patches) == 2
     with pytest.raises(BadInput, match="columns are confidence, wrong"):
         ConfidenceDisplay.from_history(columns, by="team")
+
+
+# -- calibration -------------------------------------------------------------------------------------------------------
+
+
+def test_the_parts_of_a_brier_score_add_up_where_a_bin_holds_one_confidence():
+    rng = np.random.default_rng(2)
+    sure = rng.choice([0.5, 0.7, 0.95], 3000)
+    right = rng.random(3000) < sure**2
+    found = calibration(sure, right, bins=30)
+    assert found.reliability - found.resolution + found.uncertainty == pytest.approx(found.brier)
+    assert found.ece == pytest.approx(np.mean([c - c**2 for c in (0.5, 0.7, 0.95)]), abs=0.02)
+    assert found.brier == pytest.approx(brier_score_loss(right, sure))
+
+
+def test_calibrated_confidences_are_hardly_off_and_others_are():
+    rng = np.random.default_rng(3)
+    sure = SURE.rvs(20_000, random_state=rng)
+    good, bad = (calibration(sure, rng.random(20_000) < sure**power) for power in (1, 2))
+    assert good.ece < 0.01 < 0.05 < bad.ece
+    assert good.ks < 0.01 < 0.05 < bad.ks
+
+
+def test_reliability_is_measured_on_evidence_and_its_intervals_hold():
+    rng, held = np.random.default_rng(4), []
+    for seed in range(60):
+        sure = SURE.rvs(1000, random_state=rng)
+        columns = {"confidence": sure, "wrong": rng.random(1000) > sure}
+        shown = ReliabilityDisplay.from_history(columns, seed=seed).frame
+        held += ((shown["low"] <= shown["confidence"]) & (shown["confidence"] <= shown["high"])).tolist()
+    assert np.mean(held) > 0.93
+    display = ReliabilityDisplay.from_history(columns)
+    assert "n = 1,000" in str(display)
+    assert "<table" in display._repr_html_()
+    assert display.plot().get_ylabel() == "right (%)"
+
+
+@pytest.mark.parametrize(
+    ("confidence", "right"), [([0.5], [1, 0]), ([1.5], [1]), ([0.5], [2]), ([float("nan")], [1]), ([[0.5]], [[1]])]
+)
+def test_figures_that_cannot_be_measured_are_refused(confidence, right):
+    with pytest.raises(BadInput):
+        calibration(confidence, right)
+
+
+def test_no_case_is_no_figure():
+    with pytest.raises(EvidenceError, match="no judged case"):
+        calibration([], [])
+    with pytest.raises(BadInput, match="bins"):
+        ReliabilityDisplay.from_history({"confidence": [0.5] * 9, "wrong": [True] * 9}, bins=0)

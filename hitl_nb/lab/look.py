@@ -10,6 +10,7 @@ import numpy as np
 from hitl_nb.display import Shows, Table, spell, table
 from hitl_nb.errors import BadInput, EvidenceError
 from hitl_nb.evidence import clopper_pearson
+from hitl_nb.evidence.calibration import Calibration, bins_of, calibration
 from hitl_nb.evidence.check import within
 from hitl_nb.lab.history import History, read
 
@@ -143,5 +144,64 @@ class ConfidenceDisplay:
         ax.hist(parts, bins=np.linspace(0, 1, bins + 1).tolist(), stacked=True, color=colors, label=names)
         ax.set(xlabel="confidence", ylabel="rows")
         ax.set_title("How sure the model was")
+        ax.legend()
+        return ax
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ReliabilityDisplay(Shows):
+    """Confidence against the share that was right, in bins of equally many rows; made by `from_history`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> sure = rng.beta(8, 0.8, 2000)
+    >>> shown = ReliabilityDisplay.from_history({"confidence": sure, "wrong": rng.random(2000) > sure**2})
+    >>> print(shown)
+    confidences are off by 6.7% on average (Brier 0.119, n = 2,000)
+    """
+
+    #: a line for each bin: confidence (its mean), right, low, high (shares); n
+    frame: pd.DataFrame
+    #: how often the interval of one bin holds, a share
+    level: float
+    #: the figures
+    measured: Calibration
+
+    @classmethod
+    def from_history(cls, history: Any, *, bins: int = 10, level: float = 0.95, seed: int = 0) -> ReliabilityDisplay:
+        """Measure it on the rows that serve as evidence; each bin has an exact interval of its own."""
+        import pandas as pd
+
+        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
+            raise BadInput(name="bins", value=bins, remedy="pass a whole number from 1")
+        evidence = read(history).evidence(seed)
+        measured, lines = calibration(evidence.confidence, ~evidence.wrong), []
+        for part in bins_of(evidence.confidence, bins):
+            one = clopper_pearson(int((~evidence.wrong[part]).sum()), len(part), level)
+            lines.append((evidence.confidence[part].mean(), one.estimate, one.low, one.high, one.n))
+        frame = pd.DataFrame(lines, columns=["confidence", "right", "low", "high", "n"])
+        return cls(frame=frame, level=level, measured=measured)
+
+    def __str__(self) -> str:
+        return str(self.measured)
+
+    def _table(self) -> Table:
+        lines = [(f"{a:.3f}", f"{b:.1%}", f"{c:.1%} to {d:.1%}", f"{n:,.0f}") for a, b, c, d, n in
+                 self.frame.itertuples(index=False)]  # fmt: skip
+        return table(str(self), ("confidence", "right", f"at {self.level:.0%}", "judged"), lines)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the bins with their intervals, and the line on which confidences would be true."""
+        import matplotlib.pyplot as plt
+
+        ax = plt.subplots()[1] if ax is None else ax
+        share = 100 * self.frame[["confidence", "right", "low", "high"]]
+        ends = [share["right"] - share["low"], share["high"] - share["right"]]
+        ax.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle="--", label="as sure as right")
+        ax.errorbar(share["confidence"], share["right"], yerr=ends, marker="o", label="judged rows")
+        least = max(0, 10 * np.floor(share[["confidence", "low"]].min().min() / 10))
+        ax.set(xlabel="confidence (%)", ylabel="right (%)", xlim=(least, 101), ylim=(least, 101))
+        ax.set_title("How often the model is right when it is so sure")
         ax.legend()
         return ax
