@@ -2,7 +2,8 @@
 
 Run ``python benchmarks/panel.py [ROUNDS [WAITING]]``; each panel is measured on this machine and over a link of 100 ms
 there and back, both in turn; then how long the first view takes, what 500 decisions leave behind, and the panel with
-keys before queues of 100 and of WAITING tasks (100,000), in turn. It needs what the tests need.
+keys before queues of 100, 10,000 and WAITING tasks (100,000), from a key until the next task is shown and until the
+answer is saved. It needs what the tests need.
 """
 
 import asyncio
@@ -43,12 +44,15 @@ LIVE = """() => document.querySelector('.hitl-live-input')?.textContent"""
 PLAIN = """() => document.querySelector('.hitl-prose textarea, .hitl-fields textarea')?.value"""
 ONE = """async ([plain, wanted]) => {
     const shown = plain ? PLAIN : LIVE;
+    const isSaving = () => !plain && document.querySelector('.hitl-live-counts').textContent.includes('saving');
     const target = document.querySelector(plain ? '.hitl .hitl-approve' : '.hitl-live');
     const start = performance.now();
     if (plain) target.click();
     else target.dispatchEvent(new KeyboardEvent('keydown', {key: 'a', bubbles: true, composed: true}));
     while (!shown()?.endsWith(wanted)) await new Promise(requestAnimationFrame);
-    return performance.now() - start;
+    const seen = performance.now() - start;
+    while (isSaving()) await new Promise(requestAnimationFrame);
+    return [seen, performance.now() - start];
 }""".replace("PLAIN", f"({PLAIN})").replace("LIVE", f"({LIVE})")
 
 
@@ -99,6 +103,7 @@ def shown(book, plain, name):
 
 
 def key_to_next(book, plain, rounds, first=0):
+    """Return for each decision when the next task was on the screen, and when its answer was saved, in milliseconds."""
     took = []
     for i in range(first, first + rounds):
         book.page.wait_for_timeout(400)  # so fast nobody reads; a plain panel takes an earlier click for a double one
@@ -114,7 +119,11 @@ def measure(browser, server, port, plain, rounds, waiting=None):
     shown(book, plain, "mail 0")
     took = key_to_next(book, plain, rounds)
     closed(book)
-    return median(took), quantiles(took, n=20)[-1]
+    return [middle(times) for times in zip(*took, strict=True)]
+
+
+def middle(times):
+    return median(times), quantiles(times, n=20)[-1]
 
 
 def first_views(browser, server, port, rounds):
@@ -157,23 +166,29 @@ def main(rounds, waiting):
         browser = playwright.chromium.launch(executable_path=find_or_install(playwright), args=ARGUMENTS)
         here = int(server.url.rsplit(":", 1)[1])
         for name, port in (("on this machine", here), ("over 100 ms", late(here, 0.05))):
-            keys, plain = (measure(browser, server, port, one, rounds) for one in (False, True))
+            keys, plain = (measure(browser, server, port, one, rounds)[0] for one in (False, True))
             print(
                 f"{name:>16}: keys p50 {keys[0]:.0f} p95 {keys[1]:.0f} ms, plain p50 {plain[0]:.0f} "
                 f"p95 {plain[1]:.0f} ms, ratio of medians {keys[0] / plain[0]:.2f}",
                 flush=True,
             )
-        views = [median(times) for times in first_views(browser, server, here, 10)]
-        print(f"      first view: keys {views[0]:.0f} ms, plain {views[1]:.0f} ms, ratio {views[0] / views[1]:.2f}")
+        keys, plain = map(middle, first_views(browser, server, here, 10))
+        print(
+            f"      first view: keys p50 {keys[0]:.0f} p95 {keys[1]:.0f} ms, plain p50 {plain[0]:.0f} "
+            f"p95 {plain[1]:.0f} ms, ratio of medians {keys[0] / plain[0]:.2f}"
+        )
         print(
             "500 decisions by keys add {} widgets and {} elements".format(*left_behind(browser, server, here)),
             flush=True,
         )
-        few, many = (measure(browser, server, here, False, rounds, n) for n in (100, waiting))
-        print(
-            f"       {waiting:,} waiting: p50 {many[0]:.1f} p95 {many[1]:.1f} ms, 100 waiting: p50 {few[0]:.1f} "
-            f"p95 {few[1]:.1f} ms, ratio of medians {many[0] / few[0]:.2f}"
-        )
+        for n in dict.fromkeys((10_000, waiting)):
+            few, many = (measure(browser, server, here, False, min(rounds, 80), one) for one in (100, n))
+            for what, one, other in zip(("shown", "saved"), many, few, strict=True):
+                print(
+                    f"{n:>16,}: {what} p50 {one[0]:.1f} p95 {one[1]:.1f} ms, before 100 waiting p50 {other[0]:.1f} "
+                    f"p95 {other[1]:.1f} ms, ratio of medians {one[0] / other[0]:.2f}",
+                    flush=True,
+                )
         browser.close()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hitl_nb.errors import BadInput
-from hitl_nb.panel import ReviewPanel
+from hitl_nb.panel import ReviewPanel, view
 from hitl_nb.panel import panel as module
 from hitl_nb.panel.sitting import State
 
@@ -164,6 +164,30 @@ def test_to_a_page_that_never_hears_the_plain_panel_is_shown_until_it_does(page)
     assert page.panel.plain is None
     page.say(kind="ready", sent=0, heard=False)
     assert page.panel.plain is None
+
+
+def calls(monkeypatch, place, name):
+    """Note each call of something that goes on doing what it does."""
+    noted, does = [], getattr(place, name)
+    monkeypatch.setattr(place, name, lambda *given, **more: noted.append(name) or does(*given, **more))
+    return noted
+
+
+def test_a_decision_shows_its_items_twice_however_many_states_it_passes(page, monkeypatch):
+    told, shown = page.ready(), calls(monkeypatch, view, "card_of")
+    told = page.act("approve", ticket=told["queue"][0])
+    assert (told["done"], len(told["queue"])) == (1, 8)
+    assert len(shown) <= 2 * 9
+
+
+def test_a_decision_asks_the_queue_for_nothing_that_grows_with_it(page, queue, monkeypatch):
+    told, asked = page.ready(), [calls(monkeypatch, queue, name) for name in ("stats", "pending", "history")]
+    for done in range(1, 12):
+        told = page.act("approve", ticket=told["queue"][0])
+        assert told["done"] == done
+    assert asked == [[], [], []]
+    page.panel.controller.heartbeat()
+    assert asked == [["stats"], [], []]
 
 
 @pytest.mark.parametrize("keys", [{"approve": "ab"}, {"approve": "r"}, {"dance": "x"}, {"approve": ""}, {"skip": " "}])

@@ -82,6 +82,11 @@ class Controller:
         """Return what is to be shown now."""
         return view_of(self._s)  # frozen
 
+    @property
+    def state(self) -> State:
+        """Where the sitting stands; a view has that too, and is dear to make."""
+        return self._s.state
+
     # -- what a reviewer does; each returns whether it was done
 
     def approve(self, comment: str | None = None, *, ticket: str | None = None, submit_id: str | None = None) -> bool:
@@ -123,13 +128,9 @@ class Controller:
             for i, held in enumerate(together, 1):
                 kept = Kept.of(held, "approve", batch=batch)
                 self._set(item=held, ahead=(*together[i:], *rest), kept=kept)
-                if not self._send(kept, self._note_saved):
+                if not self._send(kept, self._set):
                     return False
             return self._next(ahead=rest, last=f"approved {len(together)} together")
-
-    def _note_saved(self, **saved: Any) -> bool:
-        self._set(**saved)
-        return True
 
     def gather(self, n: int) -> None:
         """Claim until ``n`` items are in hand, to look at them together."""
@@ -290,7 +291,7 @@ class Controller:
         self._set(kept=kept, comment=kept.comment or "", draft=correction)
         return self._send(kept, self._next)
 
-    def _send(self, kept: Kept, then: Callable[..., bool]) -> bool:
+    def _send(self, kept: Kept, then: Callable[..., Any]) -> bool:
         task = kept.held.task
         try:
             self.queue.resolve(
@@ -301,10 +302,11 @@ class Controller:
             self._keep(kept, error)
             return False
         s, now = self._s, self._clock()
-        return then(
+        then(
             undoable=(*s.undoable, kept)[-REMEMBERED:], marks=(*s.marks, now)[-REMEMBERED:], judged=s.judged + 1,
             stopped=s.stopped + kept.stops_an_error, last=f"{kept.text}; saved {now:%H:%M} UTC", kept=None, item=None,
         )  # fmt: skip
+        return True
 
     def _keep(self, kept: Kept, error: Exception) -> None:
         lost = isinstance(error, (errors.LeaseLost, errors.ItemChanged))

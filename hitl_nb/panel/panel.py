@@ -274,7 +274,7 @@ class ReviewPanel:
         """Draw, or a moment later where that would be too soon; what passes at once is not worth a drawing."""
         with self._drawing:
             pace = self._pace()
-            wait = pace if self.view.state in _PASSING else self._drawn + pace - time.monotonic()
+            wait = pace if self.controller.state in _PASSING else self._drawn + pace - time.monotonic()
             if wait <= 0:
                 self._draw_now()
             else:

@@ -23,7 +23,7 @@ def beat(controller: Controller) -> None:
         while True:
             time.sleep(BEAT)
             found = alive()
-            if found is None or found.view().state is State.FINISHED:
+            if found is None or found.state is State.FINISHED:
                 return
             found.heartbeat()
             del found

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from browser.conftest import LivePanel
+from browser.conftest import LivePanel, Panel
 from browser.notebook import Notebook
 from browser.test_judging import BUSY, COMMANDS, QUEUE, code
 from browser.test_traces import SECRET
@@ -182,6 +182,40 @@ def test_a_page_that_is_loaded_anew_goes_on_where_it_was(open_notebook, live, ot
     again.counts(2)
     live.counts(2)
     assert judged(book)[-1] == ["approve", "mail 1"]
+
+
+#: how the front end of an anywidget waits for its script, before it gives up what the kernel says
+WAITS = "AbortSignal.timeout(2000)"
+
+
+def impatient(route):
+    """Hand a script on that gives up at once."""
+    answer = route.fetch()
+    body = answer.text().replace(WAITS, "AbortSignal.timeout(0)")
+    route.fulfill(response=answer, body=body, headers=answer.headers | {"cache-control": "no-store"})
+
+
+@pytest.mark.nightly  # the view waits ten seconds before it says so
+def test_a_page_whose_view_hears_nothing_gets_the_plain_panel_until_it_is_loaded_anew(open_notebook, live, other_page):
+    book = open_notebook(code("from hitl_nb.panel import live\nlive.DEAF = 2\n" + LIVE)).run()
+    expect(live.box("Input")).to_have_text(re.compile("mail 0$"))
+    book.save()
+    other_page.route(re.compile("anywidget.*[.]js"), impatient)
+    other_page.reload()
+    other_page.wait_for_function("() => window.jupyterapp !== undefined")
+    there = Notebook(other_page, book.file).show()
+    deaf, plain = LivePanel(other_page), Panel(other_page)
+    plain.says("mail 0", box="Input")
+    deaf.says("Nothing from the kernel reaches this page")
+    plain.judge("Approve", 1)
+    live.counts(1)
+    other_page.unroute_all()
+    other_page.reload()
+    other_page.wait_for_function("() => window.jupyterapp !== undefined")
+    there.show()
+    expect(deaf.box("Input")).to_have_text(re.compile("mail 1$"))
+    expect(plain.root).to_have_count(0)
+    assert judged(book) == [["approve", "mail 0"]]
 
 
 def test_of_two_browsers_one_decides_and_the_other_is_told(open_notebook, live, other_page, tmp_path):

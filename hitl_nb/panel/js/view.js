@@ -121,7 +121,8 @@ function countsOf({state, line}) {
 
 function messageOf(store, isFirst) {
   const {line, state} = store, told = [];
-  if (store.isSilent) told.push("The kernel does not answer: it was restarted, is gone, or the connection is lost. Run the cell again, or load the page again where no cells are shown; what is saved is kept.");
+  if (store.isSilent && !state) told.push("Nothing from the kernel reaches this page. If buttons show below, they work; to have the keys, load the page again, or run the cell again.");
+  else if (store.isSilent) told.push("The kernel does not answer: it was restarted, is gone, or the connection is lost. Run the cell again, or load the page again where no cells are shown; what is saved is kept.");
   if (store.isSilent && line.unsaved.length) told.push(`Not known to be saved (${line.unsaved.length}):`, ...line.unsaved.map((one) => `· ${one.words}`));
   if (line.lost.length) told.push(`Not saved, the item is no longer in your hands (${line.lost.length}):`, ...line.lost.map((one) => `· ${one.words}`));
   if (store.hint) told.push(store.hint);
