@@ -34,16 +34,20 @@ def test_without_times_or_costs_there_is_no_pace_and_no_cost():
     [one, *_] = outlooks(HISTORY.drop(columns="at_time"), Policy())
     assert np.isnan([one.per_hour, one.cost]).all()
     assert "hour" not in str(one)
+    assert set(one.bars) == {"automatic", "wrong", "reviews"}
 
 
 def test_the_slider_moves_what_is_said_and_the_button_writes_the_policy(tmp_path):
     policy = Policy(0.85, rules=(FieldAbove(field="amount", bound=1000),), audit_rate=0.05)
-    slider = explore(HISTORY, policy, path=tmp_path / "policy.toml")
+    slider = explore(HISTORY, policy, path=tmp_path / "policy.toml", review_cost=1, error_cost=20)
     assert abs(slider.outlook.threshold - 0.85) < 0.05
     before = slider._text.value
     chosen = slider.choose(0.97)
     assert slider._text.value == str(chosen) != before
-    assert slider._shares["automatic"].value == chosen.automatic
+    shown = {name: (bar.value, bar.description) for name, bar in slider._bars.items()}
+    assert shown == chosen.bars
+    assert set(shown) == {"automatic", "wrong", "reviews", "cost"}
+    assert shown["reviews"][1] == f"reviews in 1,000: {chosen.reviews:,.0f}, {chosen.per_hour:,.1f} an hour"
     for _ in range(2):
         slider._button.click()
     made = Policy.from_dict(tomllib.loads((tmp_path / "policy.toml").read_text("utf-8")))

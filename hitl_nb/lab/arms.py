@@ -185,6 +185,7 @@ class Simulation(Shows):
             half = t.isf((1 - self.level) / 2, n - 1) * steps.std(axis=1) / math.sqrt(n)
             [drawn] = ax.plot(steps.index, mean, marker=".", label=line(", ".join(arm)))
             ax.fill_between(steps.index, mean - half, mean + half, alpha=0.2, color=drawn.get_color())
-        ax.set(xlabel="labels", ylabel="right (%)", title=f"Reviewers err in {100 * world:.3g}%")
+        ax.set(xlabel="labels", ylabel="right (%)")
+        ax.set_title(f"What labels are worth where reviewers err in {100 * world:.3g}%")
         ax.legend()
         return ax

@@ -15,6 +15,9 @@ from hitl_nb.lab.history import History, read
 from hitl_nb.lab.look import RiskCoverageDisplay
 from hitl_nb.policy import Policy
 
+#: colour of text in a disabled field, which is paler than it says; the variable is JupyterLab's
+INK = "var(--jp-content-font-color0)"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outlook:
@@ -35,12 +38,26 @@ class Outlook:
     #: cost of a thousand rows: reviews, and errors at the upper end of the band; NaN where no cost was given
     cost: float
 
+    @property
+    def bars(self) -> dict[str, tuple[float, str]]:
+        """What can be shown as bars: how long, and in words; a cost that is not known is left out."""
+        shown = {
+            "automatic": (self.automatic, f"automatic: {self.automatic:.1%}"),
+            "wrong": (self.high, f"of those wrong: {self.low:.1%} to {self.high:.1%}"),
+            "reviews": (self.reviews, f"reviews in 1,000: {self.reviews:,.0f}{self._hourly}"),
+            "cost": (self.cost, f"cost of 1,000: at most {self.cost:,.2f}"),
+        }
+        return {name: bar for name, bar in shown.items() if not np.isnan(bar[0])}
+
+    @property
+    def _hourly(self) -> str:
+        return "" if np.isnan(self.per_hour) else f", {self.per_hour:,.1f} an hour"
+
     def __str__(self) -> str:
-        hour = "" if np.isnan(self.per_hour) else f", {self.per_hour:,.1f} an hour"
-        cost = "" if np.isnan(self.cost) else f"; at most {self.cost:,.2f} for 1,000"
+        cost = "" if np.isnan(self.cost) else f"; 1,000 cost at most {self.cost:,.2f}"
         return (
             f"At {self.threshold:.3f} or more, {self.automatic:.1%} go through without a person and {self.low:.1%} to"
-            f" {self.high:.1%} of those are wrong; {self.reviews:,.0f} reviews in 1,000{hour}{cost}."
+            f" {self.high:.1%} of those are wrong; {self.reviews:,.0f} reviews in 1,000{self._hourly}{cost}."
         )
 
 
@@ -109,16 +126,22 @@ class Explorer:
         start = now if isinstance(now, float) else 1.0
         first = int(np.argmin([abs(one.threshold - start) for one in self.outlooks]))
         positions = [(f"{one.threshold:.3f}", i) for i, one in enumerate(self.outlooks)]
-        wide = w.Layout(width="100%")
-        self._slider = w.SelectionSlider(options=positions, index=first, description="threshold", layout=wide)
-        self._shares = {
-            name: w.FloatProgress(max=1, description=name, layout=wide) for name in ("automatic", "wrong, at most")
-        }
-        self._text, self._said = (w.Textarea(disabled=True, rows=rows, layout=wide) for rows in (2, 1))
-        self._button = w.Button(description="Make this my policy", tooltip=f"Write {self.path}", button_style="primary")
+        wide, words = w.Layout(width="100%"), {"description_width": "20em"}
+        self._slider = w.SelectionSlider(
+            options=positions, index=first, description="threshold", layout=wide, style=words,
+        )  # fmt: skip
+        most = {name: max(one.bars[name][0] for one in self.outlooks) or 1.0 for name in self.outlooks[0].bars}
+        self._bars = {name: w.FloatProgress(max=end, layout=wide, style=words) for name, end in most.items()}
+        self._text, self._said = (
+            w.Textarea(disabled=True, rows=rows, layout=wide, style={"text_color": INK}) for rows in (2, 1)
+        )
+        self._button = w.Button(
+            description="Make this my policy", tooltip=f"Write {self.path}", button_style="primary",
+            layout=w.Layout(width="auto", flex="none"),
+        )  # fmt: skip
         self._slider.observe(lambda _: self._draw(), names="value")
         self._button.on_click(lambda _: self._write())
-        self.widget = w.VBox([self._slider, *self._shares.values(), self._text, w.HBox([self._button, self._said])])
+        self.widget = w.VBox([self._slider, *self._bars.values(), self._text, w.HBox([self._button, self._said])])
         self._draw()
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
@@ -147,8 +170,8 @@ class Explorer:
 
     def _draw(self) -> None:
         found = self.outlook
-        for bar, share in zip(self._shares.values(), (found.automatic, found.high), strict=True):
-            bar.value = share
+        for name, shown in found.bars.items():
+            self._bars[name].value, self._bars[name].description = shown
         self._text.value, self._said.value = str(found), ""
 
     def _write(self) -> None:

@@ -102,7 +102,7 @@ class RiskCoverageDisplay(Shows):
         band = f"band, {self.level:.0%} at all thresholds at once"
         ax.fill_between(share["coverage"], share["low"], share["high"], alpha=0.2, color=line.get_color(), label=band)
         if target is not None:
-            ax.axhline(100 * within("target", target), color="C1", linestyle="--", label=f"{target:.3g} at most")
+            ax.axhline(100 * within("target", target), color="C1", linestyle="--", label=f"{100 * target:.3g}% at most")
         most = share["high"][share["coverage"] >= 10].max()  # before that the band is as wide as the plot
         ax.set(xlabel="decided without a person (%)", ylabel="wrong (%)", xlim=(0, 100), ylim=(0, min(100, 1.3 * most)))
         ax.set_title("What a threshold automates, and how often that is wrong")

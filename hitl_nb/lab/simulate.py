@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -235,7 +236,7 @@ def _all(world: World, cells: list[Cell], files: list[Path], n_jobs: int | None,
         for i, lines in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs):
             done[i] = lines
             if files:
-                begun = files[i].with_suffix(".part")
+                begun = files[i].with_suffix(f".{os.getpid()}")  # two processes may share a folder
                 begun.write_text(json.dumps(lines), encoding="utf-8")
                 begun.replace(files[i])
             bar.update()
