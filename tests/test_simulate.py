@@ -193,7 +193,7 @@ def test_finished_loops_are_not_run_again_and_come_out_the_same(spy, tmp_path):
     Spy.fits, Spy.most = 0, np.inf
     assert simulate(rows, Y, **options, folder=tmp_path / "kept").frame.equals(whole)
     assert Spy.fits == 6  # two loops were finished
-    assert simulate(rows, Y, **options, folder=tmp_path / "kept").frame.equals(whole)
+    assert simulate(rows, Y, **{**options, "seeds": np.arange(2)}, folder=tmp_path / "kept").frame.equals(whole)
     assert simulate(rows, Y, **{**options, "seeds": 3}, folder=tmp_path / "kept").frame["seed"].nunique() == 3
     assert Spy.fits == 12
     kept = sorted((tmp_path / "kept").iterdir())
@@ -350,6 +350,7 @@ def test_pipelines_frames_with_text_labels_and_arrays_run():
         ({"batch": 2.5}, "batch = 2.5"),
         ({"budget": 500}, "budget = 805: labels, audits and test rows; there are 569"),
         ({"seeds": 1}, "seeds = 1: needs 2"),
+        ({"seeds": [0.5, 1]}, "seeds = 0.5"),
         ({"strategies": ["margin", "margin"]}, "stands there twice"),
         ({"strategies": ["best"]}, "strategy = 'best'"),
         ({"weightings": ["heavy"]}, "weighting = 'heavy'"),

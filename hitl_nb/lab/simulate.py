@@ -208,8 +208,8 @@ def simulate(
         audits=max(1, round(within("audits", audits) * len(y))), test=max(1, round(within("test", test) * len(y))),
     )  # fmt: skip
     cells = [
-        Cell(strategy=strategy, weighting=weighting, reviewer_error=within("reviewer_error", error), seed=seed)
-        for strategy, weighting, error, seed in product(
+        Cell(strategy=a, weighting=b, reviewer_error=within("reviewer_error", error), seed=count("seeds", seed))
+        for a, b, error, seed in product(
             strategies, weightings, reviewer_error, range(seeds) if isinstance(seeds, int) else seeds
         )
     ]
