@@ -313,10 +313,11 @@ def test_of_two_ways_to_ask_anything_a_winner_is_named_no_more_often_than_promis
 
 def test_it_says_a_sentence_shows_a_table_and_draws_curves():
     mpl.use("Agg")
-    rules = {"0.85": Fixed(threshold=0.85), "<b>": Fixed(threshold=1.0)}
+    rules = {"0.85": Fixed(threshold=0.85), "<b>": Certified(target_risk=0.001)}
     found = simulate(X, Y, **SMALL, strategies=["margin"], rules=rules, reviewer_error=[0.0, 0.1])
     assert "right after 60 labels" in str(found)
     assert "2 loops an arm, to 60 labels" in repr(found)
+    assert "nan" not in repr(found)
     assert "&lt;b&gt;" in found._repr_html_()
     ax = found.plot()
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["margin, ones"]

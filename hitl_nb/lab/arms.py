@@ -159,8 +159,8 @@ class Simulation(Shows):
     def _table(self) -> Table:
         summary: Any = self.summary()
         lines = [
-            (*one[1:4], f"{100 * one[0]:.3g}%", *(f"{share:.2%}" for share in one[4:8]), f"{one.cost:,.0f}",
-             "best" if math.isnan(one.behind) else f"{100 * one.low:+.2f} to {100 * one.high:+.2f}")
+            (*one[1:4], f"{100 * one[0]:.3g}%", *("" if math.isnan(share) else f"{share:.2%}" for share in one[4:8]),
+             f"{one.cost:,.0f}", "best" if math.isnan(one.behind) else f"{100 * one.low:+.2f} to {100 * one.high:+.2f}")
             for one in summary.itertuples(index=False)
         ]  # fmt: skip
         columns = (*ARM, "reviewers err", "area", "accuracy", "automatic", "wrong of those", "cost of 1,000", "behind")

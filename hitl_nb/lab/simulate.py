@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from inspect import isfunction
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -263,15 +262,15 @@ def _checked(X: Any, y: ArrayLike) -> tuple[Any, NDArray[Any]]:
 def _check(world: World, cells: list[Cell]) -> None:
     n, kinds, seeds, steps = len(world.y), len(np.unique(world.y)), len({cell.seed for cell in cells}), world.labels
     taken = steps[-1] + world.audits + world.test
-    learners = [(world.learner(cell), cell) for cell in cells]  # it refuses names that it does not know
-    arms = Counter((one.strategy, one.weighting, cell.reviewer_error, cell.seed) for one, cell in learners)
+    arms = [f"{(one := world.learner(c)).strategy}, {one.weighting}, {c.reviewer_error}, {c.seed}" for c in cells]
+    twice = [one for one, next_one in pairwise(sorted(arms)) if one == next_one]
     checks: list[tuple[str, Any, bool, str]] = [
         ("y", kinds, kinds < 2, "a model needs two labels at the least"),
         ("initial", steps[0], steps[0] < kinds, f"must be {kinds} or more, one for each label"),
         ("labels", steps, len(steps) < 2, "nothing is asked for; batch and budget must be 1 or more"),
         ("budget", taken, taken > n, f"labels, audits and test rows; there are {n:,}: lower budget, audits or test"),
         ("seeds", seeds, seeds < 2, "needs 2 at the least, and 10 for a winner"),
-        ("arm", arms.most_common(1)[0][0], max(arms.values()) > 1, "stands there twice; give each its own name"),
+        ("arm", twice[:1], bool(twice), "stands there twice; give each a name of its own"),
     ]
     for name, value, odd, remedy in checks:
         if odd:
