@@ -21,6 +21,8 @@ RIGHT = {
     "overconfident": lambda s: _sigmoid(0.6 * _logit(s) + 0.1),
     "wrong at the top": lambda s: np.where(s > 0.985, 0.91, _sigmoid(_logit(s) + 0.9)),
     "mixed": lambda s: np.where(s > 0.97, 0.90, np.where(s >= 0.85, 0.945, 0.985)),
+    # above a target of 0.05 by a millionth at every threshold, so that each threshold breaks the promise
+    "at the target": lambda s: np.full_like(s, 1 - 0.05000005),
 }
 _EDGES = np.unique(np.r_[np.linspace(1e-9, 0.9, 4001), 1 - np.geomspace(0.1, 1e-9, 20001), 0.97, 0.985, 0.85])
 _INSIDE = np.clip((_EDGES[1:] + _EDGES[:-1]) / 2, 1e-12, 1 - 1e-12)
@@ -46,6 +48,11 @@ class World:
 
     def coverage(self, threshold):
         return np.interp(threshold, _EDGES[:-1], self._coverage)
+
+    def risk_where(self, passes):
+        """Return the risk of what passes, given by a function from confidences to booleans."""
+        mass = _MASS * passes(_INSIDE)
+        return ((1 - self.right(_INSIDE)) * mass).sum() / mass.sum()
 
     def oracle(self, target):
         """Return the largest share that can be automated at a risk."""

@@ -64,6 +64,11 @@ class History:
         EvidenceError
             Some open rows could never be judged: nothing can be said about them.
         """
+        kept, least = self.sample(seed)
+        return Evidence(confidence=self.confidence[kept], wrong=self.wrong[kept] == 1, probability=least)
+
+    def sample(self, seed: int = 0) -> tuple[Bools, float]:
+        """Return which rows serve as `evidence`, and the one probability with which each came into it."""
         if not self.open.any():
             raise EvidenceError(what="no row with a known confidence is left to thresholds; nothing can be said")
         least = float(self.probability[self.open].min())
@@ -71,8 +76,7 @@ class History:
             n = int((self.probability[self.open] <= 0).sum())
             raise EvidenceError(what=f"{n:,} rows had no chance of being judged; audit them (audit_rate above 0) first")
         drawn = np.random.default_rng(seed).random(len(self))  # the same for a row, however many follow
-        kept = self.open & self.judged & (drawn * self.probability < least)
-        return Evidence(confidence=self.confidence[kept], wrong=self.wrong[kept] == 1, probability=least)
+        return self.open & self.judged & (drawn * self.probability < least), least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -126,8 +130,20 @@ def read(history: pd.DataFrame | Mapping[str, Any] | History) -> History:
         raise BadInput(name="task_id", value=twice, remedy="stands there twice; pass each decision once")
     confidence, wrong = _shares(frame, "confidence"), _wrong(frame)
     probability = _probability(frame, wrong)
+    _in_order(frame)
     hard = frame["hard"].fillna(True).to_numpy(bool) if "hard" in frame else np.zeros(len(frame), dtype=bool)
     return History(confidence=confidence, wrong=wrong, probability=probability, hard=hard, frame=frame)
+
+
+def _in_order(frame: pd.DataFrame) -> None:
+    """Refuse rows that were answered before they were asked."""
+    for name in {"claimed_at", "reviewed_at"} & set(frame) if "at_time" in frame else ():
+        try:
+            odd = (frame[name] < frame["at_time"]).to_numpy(bool, na_value=False)
+        except TypeError as error:
+            remedy = f"cannot be compared with at_time; make both times ({error})"
+            raise BadInput(name=name, value=str(frame[name].dtype), remedy=remedy) from None
+        _refuse(name, frame[name], odd, "is before at_time: time went backwards; correct it or leave the column out")
 
 
 def _column(frame: pd.DataFrame, name: str) -> Floats:

@@ -110,6 +110,11 @@ class RiskCoverageDisplay(Shows):
         return ax
 
 
+def risk_coverage(history: Any, *, level: float = 0.95, seed: int = 0) -> RiskCoverageDisplay:
+    """Show what each threshold would automate and how often that would be wrong; see `RiskCoverageDisplay`."""
+    return RiskCoverageDisplay.from_history(history, level=level, seed=seed)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ConfidenceDisplay:
     """How sure the model was, for what was right, what was wrong and what nobody judged; made by `from_history`."""
@@ -191,15 +196,16 @@ class ReliabilityDisplay(Shows):
                  self.frame.itertuples(index=False)]  # fmt: skip
         return table(str(self), ("confidence", "right", f"at {self.level:.0%}", "judged"), lines)
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the bins with their intervals, and the line on which confidences would be true."""
+    def plot(self, ax: Axes | None = None, *, label: str = "judged rows") -> Axes:
+        """Draw the bins with their intervals, and on new axes the line on which confidences would be true."""
         import matplotlib.pyplot as plt
 
-        ax = plt.subplots()[1] if ax is None else ax
+        if ax is None:
+            ax = plt.subplots()[1]
+            ax.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle="--", label="as sure as right")
         share = 100 * self.frame[["confidence", "right", "low", "high"]]
         ends = [share["right"] - share["low"], share["high"] - share["right"]]
-        ax.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle="--", label="as sure as right")
-        ax.errorbar(share["confidence"], share["right"], yerr=ends, marker="o", label="judged rows")
+        ax.errorbar(share["confidence"], share["right"], yerr=ends, marker="o", label=label)
         least = max(0, 10 * np.floor(share[["confidence", "low"]].min().min() / 10))
         ax.set(xlabel="confidence (%)", ylabel="right (%)", xlim=(least, 101), ylim=(least, 101))
         ax.set_title("How often the model is right when it is so sure")

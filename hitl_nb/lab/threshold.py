@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
@@ -11,7 +12,7 @@ from hitl_nb.display import spell
 from hitl_nb.errors import BadInput
 from hitl_nb.evidence import Certificate
 from hitl_nb.evidence.check import within
-from hitl_nb.evidence.selection import certified, rows_needed, sequence
+from hitl_nb.evidence.selection import certified, chances, rows_needed, sequence, starts
 from hitl_nb.lab.history import Evidence, History, read
 
 
@@ -78,7 +79,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Certified:
-    """The lowest threshold whose risk is proven to be at most ``target_risk``: Learn-then-Test in a fixed sequence.
+    """The lowest threshold whose risk is proven to be at most ``target_risk``: Learn-then-Test in fixed sequences.
 
     The promise: in at most ``1 - confidence_level`` of all cases in which a threshold is fitted in this way, more than
     ``target_risk`` of what passes it is wrong. It holds for one look at a history; a second look needs fresh rows.
@@ -90,16 +91,17 @@ class Certified:
     >>> rows = read({"confidence": sure, "wrong": rng.random(3000) > sure})
     >>> found = Certified(target_risk=0.05, confidence_level=0.9).fit(rows)
     >>> round(found.threshold, 2), round(found.coverage, 2)
-    (0.89, 0.7)
+    (0.89, 0.69)
     """
 
     #: error rate that is promised not to be exceeded, a share
     target_risk: float = 0.02
     #: how often such a promise holds, a share
     confidence_level: float = 0.95
-    #: share of the rows with which the tests begin, chosen before any label is seen; None: as few as can carry the
-    #: promise. Where the most confident are not the safest, begin in the middle, such as 0.6
-    start: float | None = None
+    #: share of the rows with which tests begin, or several that share the chance of a broken promise, chosen before any
+    #: label is seen; 0: the top, with as few as can carry the promise. Where the most confident are not the safest,
+    #: begin in the middle, such as at 0.6. None: at the top, and with many rows at 0.6 too
+    start: float | Sequence[float] | None = None
     kind: ClassVar[str] = "certified"
 
     def fit(self, rows: History, *, model: str | None = None, seed: int = 0) -> Certificate:
@@ -112,12 +114,13 @@ class Certified:
         least = rows_needed(target, delta) + 1
         if len(sure) < least:
             return _none(_too_few(evidence, least), self.kind, model, len(sure), *promise)
-        ends = _whole(sure, sequence(len(sure), target, delta, self.start))
-        last = int(certified(wrong, ends, target, delta))
+        shares = self._shares(len(sure), target)
+        ends = _whole(sure, sequence(len(sure), target, delta / len(shares), min(shares)))
+        last = int(certified(wrong, ends, target, chances(ends, len(sure), delta, shares)))
         if last < 0:
             errors, first = int(wrong[: ends[0]].sum()), int(ends[0])
             why = f"of the {first:,} most confident judged rows {errors:,} were wrong ({errors / first:.1%})"
-            what = "train the model, begin elsewhere (start) or promise less"
+            what = "train the model or promise less, or gather fresh rows to begin the tests elsewhere (start)"
             return _none(f"{why}: {what}", self.kind, model, len(sure), *promise)
         threshold = float(sure[ends[last] - 1])
         return Certificate(
@@ -125,10 +128,18 @@ class Certified:
             coverage=_coverage(rows, threshold), kind=self.kind, model=model,
         )  # fmt: skip
 
+    def _shares(self, n: int, risk: float) -> tuple[float, ...]:
+        if self.start is None:
+            return starts(n, risk)
+        given = self.start if isinstance(self.start, Sequence) else (self.start,)
+        if not given:
+            raise BadInput(name="start", value=self.start, remedy="pass a share of the rows, or several")
+        return tuple(within("start", share) for share in given)
+
 
 def choose_threshold(
     history: Any, target_risk: float = 0.02, confidence_level: float = 0.95, *, rule: ThresholdRule | None = None,
-    start: float | None = None, model: str | None = None, seed: int = 0,
+    start: float | Sequence[float] | None = None, model: str | None = None, seed: int = 0,
 ) -> Certificate:  # fmt: skip
     """Fit a threshold to a history.
 
