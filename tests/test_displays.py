@@ -10,7 +10,7 @@ from sklearn.metrics import brier_score_loss
 
 from hitl_nb.errors import BadInput, EvidenceError
 from hitl_nb.evidence.calibration import calibration
-from hitl_nb.lab import ConfidenceDisplay, ReliabilityDisplay, RiskCoverageDisplay
+from hitl_nb.lab import ConfidenceDisplay, ReliabilityDisplay, RiskCoverageDisplay, risk_coverage
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,12 @@ def test_a_curve_says_a_sentence_and_draws_itself():
     assert shown.plot(ax) is ax
     with pytest.raises(BadInput, match="target"):
         shown.plot(target=2)
+
+
+def test_the_curve_is_one_call():
+    columns = {"confidence": np.linspace(0, 1, 300), "wrong": [False] * 300}
+    shown = risk_coverage(columns, level=0.9)
+    assert shown.frame.equals(RiskCoverageDisplay.from_history(columns, level=0.9).frame)
 
 
 def test_too_little_is_no_curve():

@@ -84,6 +84,19 @@ def test_a_value_that_cannot_be_is_refused_by_column_and_row(columns, says):
         read(frame(**columns))
 
 
+def test_an_answer_before_its_question_is_refused():
+    asked = pd.to_datetime(["2026-01-05 10:00", "2026-01-05 11:00"], utc=True)
+    later = pd.to_datetime(["2026-01-05 10:05", None], utc=True)
+    rows = pd.DataFrame({"confidence": [0.9] * 2, "wrong": [False] * 2, "at_time": asked, "reviewed_at": later})
+    assert len(read(rows.iloc[::-1])) == 2  # the order of the rows says nothing
+    with pytest.raises(BadInput, match=r"reviewed_at in row 0 = .*: is before at_time: time went backwards"):
+        read(rows.assign(reviewed_at=later - pd.Timedelta("1h")))
+    with pytest.raises(BadInput, match="claimed_at in row 1"):
+        read(rows.assign(claimed_at=asked - pd.to_timedelta([0, 1], "h")))
+    with pytest.raises(BadInput, match="cannot be compared with at_time"):
+        read(rows.assign(reviewed_at="yesterday"))
+
+
 def test_labels_of_another_type_than_the_predictions_are_refused():
     with pytest.raises(BadInput, match="numbers and str; make them one type"):
         read({"confidence": [0.9, 0.9], "prediction": [1, 2], "label": ["1", "2"]})

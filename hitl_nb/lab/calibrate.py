@@ -40,7 +40,9 @@ def temperature(sure: Floats, right: Bools) -> Map:
     def odds(confidence: Floats) -> Any:
         return logit(np.clip(confidence, EDGE, 1 - EDGE))
 
-    fitted = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-8).fit(odds(sure)[:, None], right)
+    fitted = LogisticRegression(C=np.inf, fit_intercept=False, solver="newton-cg", tol=1e-8).fit(
+        odds(sure)[:, None], right
+    )
     return lambda confidence: np.asarray(expit(odds(confidence) * fitted.coef_[0, 0]))
 
 

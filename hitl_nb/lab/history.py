@@ -153,8 +153,11 @@ def _column(frame: pd.DataFrame, name: str) -> Floats:
     if name not in frame:
         raise BadInput(name="history", value=sorted(map(str, frame.columns))[:20], remedy=f"has no column {name!r}")
     given = frame[name]
-    odd = given.map(lambda value: isinstance(value, (str, bytes)) or (name != "wrong" and isinstance(value, bool)))
-    found = pd.to_numeric(given.mask(odd.astype(bool)), errors="coerce").astype("Float64")
+    plain = given
+    if given.dtype.kind not in "iuf":  # of other types each value is looked at
+        odd = given.map(lambda value: isinstance(value, (str, bytes)) or (name != "wrong" and isinstance(value, bool)))
+        plain = given.mask(odd.astype(bool))
+    found = pd.to_numeric(plain, errors="coerce").astype("Float64")
     _refuse(name, given, (given.notna() & found.isna()).to_numpy(bool), "is no number")
     return np.asarray(found.to_numpy(np.float64, na_value=np.nan), dtype=np.float64)
 
