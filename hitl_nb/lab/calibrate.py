@@ -128,10 +128,12 @@ class Calibrated(Shows):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw how often the model is right when it is so sure, before and after."""
+        lowest = []
         for name, rows in (("before", self.raw), ("after", self.history)):
             ax = ReliabilityDisplay.from_history(rows).plot(ax, label=name)
+            lowest.append(ax.get_ylim()[0])
         assert ax is not None
-        ax.set_xlim(ax.get_ylim())
+        ax.set(xlim=(min(lowest), 101), ylim=(min(lowest), 101))
         return ax
 
 
