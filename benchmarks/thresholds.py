@@ -1,8 +1,8 @@
 """Thresholds with a promise: how much they automate, and how often it broke, beside MAPIE, SGR and a plug-in.
 
-Run ``python benchmarks/thresholds.py [STREAMS]``; all rules see the same simulated streams, fully labelled, and the
-truth comes from numeric integration. Promised: more than 5 % wrong in at most 10 % of the streams. It needs what the
-tests need.
+Run ``python benchmarks/thresholds.py [STREAMS [N ...]]``; all rules see the same simulated streams, fully labelled, and
+the truth comes from numeric integration. Promised: more than 5 % wrong in at most 10 % of the streams. It needs what
+the tests need.
 """
 
 import sys
@@ -17,7 +17,7 @@ from mapie.risk_control import BinaryClassificationController
 from scipy.special import betaincinv
 from worlds import RIGHT, World
 
-from hitl_nb.evidence.selection import certified, sequence
+from hitl_nb.evidence.selection import certified, chances, sequence, starts
 
 TARGET, DELTA = 0.05, 0.1
 #: thresholds that MAPIE tries, highest first
@@ -26,8 +26,9 @@ GRID = np.linspace(0.995, 0.3, 140)
 
 def ours(start):
     def fit(sure, wrong):
-        ends = sequence(len(sure), TARGET, DELTA, start)
-        last = int(certified(wrong, ends, TARGET, DELTA))
+        shares = starts(len(sure), TARGET) if start is None else (start,)
+        ends = sequence(len(sure), TARGET, DELTA / len(shares), min(shares))
+        last = int(certified(wrong, ends, TARGET, chances(ends, len(sure), DELTA, shares)))
         return sure[ends[last] - 1] if last >= 0 else np.nan
 
     return fit
@@ -62,15 +63,16 @@ def plug_in(sure, wrong):
 
 
 RULES = {
-    "Certified()": ours(None), "Certified(start=0.6)": ours(0.6), "MAPIE fixed sequence": mapie("fixed_sequence"),
-    "MAPIE default": mapie("bonferroni_holm"), "SGR": sgr, "plug-in (no promise)": plug_in,
+    "Certified()": ours(None), "Certified(start=0)": ours(0), "Certified(start=0.6)": ours(0.6),
+    "MAPIE fixed sequence": mapie("fixed_sequence"), "MAPIE default": mapie("bonferroni_holm"), "SGR": sgr,
+    "plug-in (no promise)": plug_in,
 }  # fmt: skip
 
 
-def main(streams):
+def main(streams, sizes):
     warnings.simplefilter("ignore")
     print("| n | rule | " + " | ".join(f"{name} ({World(name).oracle(TARGET):.3f})" for name in RIGHT) + " |")
-    for n in (300, 1000, 3000):
+    for n in sizes:
         drawn = {name: World(name).draw(np.random.default_rng(1), streams, n) for name in RIGHT}
         for rule, fit in RULES.items():
             cells = []
@@ -84,4 +86,4 @@ def main(streams):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300, [int(n) for n in sys.argv[2:]] or [300, 1000, 3000])
