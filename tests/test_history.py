@@ -148,6 +148,8 @@ def test_a_check_says_what_is_missing_or_that_a_promise_can_be_made():
     assert "a threshold may be promised" in check(frame(confidence=[0.9] * 150, wrong=[False] * 150)).conclusions[0]
     rows = frame(confidence=[0.9] * 40, wrong=[False] * 40, review_probability=[0.5] * 40)
     assert check(rows).conclusions[0].endswith("110 more judged rows without an error, 220 rows more at p=0.5")
+    paced = rows.assign(at_time=pd.date_range("2026-01-05", periods=40, freq="1h", tz="UTC"))  # 40 rows in 39 hours
+    assert check(paced).conclusions[0].endswith("220 rows more at p=0.5, about 8.9 days at the pace of this history")
     unseen = frame(wrong=[True, None], review_probability=[1.0, 0.0])
     assert "1 rows had no chance of being judged" in check(unseen).conclusions[0]
     assert "no promise yet" in check(frame(confidence=[None], wrong=[True])).conclusions[0]

@@ -90,6 +90,9 @@ def test_what_a_passed_test_hands_on_is_added_to_what_the_next_one_brings():
     assert certified(wrong, ends, TARGET, np.array([0.05, 0.03, 0.02]))[0] == 2
     assert certified(wrong, ends[:2], TARGET, np.array([0.05, 0.005]))[0] == -1
     assert certified(wrong, ends[:2], TARGET, np.array([0.09, 0.0]))[0] == 1
+    wrong[0, 50:54] = True  # the second test fails, so that nothing reaches the third, which would pass with 0.09
+    assert certified(wrong, ends, TARGET, np.array([0.09, 0.0, 0.0]))[0] == 0
+    assert exact_p_value(4, 199, TARGET) < 0.09
 
 
 def logged(world, rng, n, audit_rate, threshold=0.85):
@@ -221,6 +224,15 @@ def test_equal_confidences_go_together():
     rows = {"confidence": [0.9] * 150 + [0.8] * 50, "wrong": [0] * 150 + [1] * 8 + [0] * 42}
     found = choose_threshold(rows, 0.05, 0.9)
     assert (found.threshold, found.coverage) == (0.9, 0.75)
+
+
+def test_ties_everywhere_are_all_or_nothing():
+    fine, bad = (
+        {"confidence": [0.9] * 1000, "wrong": [True] * errors + [False] * (1000 - errors)} for errors in (5, 80)
+    )
+    assert (choose_threshold(fine, 0.05).threshold, choose_threshold(fine, 0.05).coverage) == (0.9, 1.0)
+    assert choose_threshold(bad, 0.05).threshold is None
+    assert choose_threshold(bad, rule=Capacity(reviews=0.3)).coverage == 1
 
 
 def test_a_certificate_is_what_a_policy_takes():

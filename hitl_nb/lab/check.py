@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ class Check(Shows):
     probability: float
     #: what is promised: risk and confidence level, shares
     promise: tuple[float, float]
+    #: rows an hour; NaN where no times tell
+    pace: float = math.nan
 
     @property
     def conclusions(self) -> tuple[str, ...]:
@@ -46,10 +49,10 @@ class Check(Shows):
             found.append(f"a threshold may be promised ({promise}): {self.sample:,} rows are a random sample")
         else:
             more = self.needed - self.sample
-            rows = (
-                f", {more / self.probability:,.0f} rows more at p={self.probability:g}" if self.probability < 1 else ""
-            )
-            found.append(f"no promise yet ({promise}): it needs {more:,} more judged rows without an error{rows}")
+            rows = more / self.probability
+            what = f", {rows:,.0f} rows more at p={self.probability:g}" if self.probability < 1 else ""
+            what += f", about {rows / self.pace / 24:.2g} days at the pace of this history" if self.pace > 0 else ""
+            found.append(f"no promise yet ({promise}): it needs {more:,} more judged rows without an error{what}")
         if self.waiting:
             found.append(
                 f"{self.waiting:,} rows that were to be judged wait still; what is said here holds if they are like the"
@@ -89,6 +92,7 @@ def check(history: Any, target_risk: float = 0.02, confidence_level: float = 0.9
         rows=len(rows), judged=int(rows.judged.sum()), hard=int((~rows.open).sum()), waiting=int(_waiting(rows).sum()),
         unseen=int((chance <= 0).sum()), sample=0 if evidence is None else len(evidence), needed=needed,
         probability=1.0 if evidence is None else evidence.probability, promise=(target_risk, confidence_level),
+        pace=rows.pace,
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def outlooks(
     """
     rows: History = read(history)
     shown = RiskCoverageDisplay.from_history(rows, level=level, seed=seed).frame.iloc[::-1]
-    known, pace = float(rows.open.mean()), _pace(rows)
+    known, pace = float(rows.open.mean()), rows.pace
     prices = [float("nan") if cost is None else _cost(name, cost) for name, cost in
               (("review_cost", review_cost), ("error_cost", error_cost))]  # fmt: skip
     found = []
@@ -95,15 +95,6 @@ def outlooks(
 
 def _cost(name: str, value: float) -> float:
     return within(name, value, 0, 1e12)
-
-
-def _pace(rows: History) -> float:
-    """Return how many rows came an hour; NaN where no times tell."""
-    if "at_time" not in rows.frame or len(rows) < 2:
-        return float("nan")
-    times = rows.frame["at_time"]
-    hours = (times.max() - times.min()).total_seconds() / 3600
-    return len(rows) / hours if hours > 0 else float("nan")
 
 
 @dataclass(kw_only=True, eq=False)

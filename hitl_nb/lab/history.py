@@ -53,6 +53,15 @@ class History:
         """Rows about which a threshold decides: no hard rule, and a known confidence."""
         return ~self.hard & ~np.isnan(self.confidence)
 
+    @property
+    def pace(self) -> float:
+        """Rows an hour by their ``at_time``; NaN where no times tell."""
+        if "at_time" not in self.frame or len(self) < 2:
+            return float("nan")
+        times = self.frame["at_time"]
+        hours = (times.max() - times.min()).total_seconds() / 3600
+        return len(self) / hours if hours > 0 else float("nan")
+
     def evidence(self, seed: int = 0) -> Evidence:
         """Return the judged rows as if all had been drawn with the one probability that the least likely of them had.
 
