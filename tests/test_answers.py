@@ -139,3 +139,15 @@ def test_memory_holds_what_is_kept_and_one_line(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8_000_000 < path.stat().st_size
+
+
+def test_a_line_without_end_takes_no_more_memory_than_a_line_may(tmp_path):
+    import tracemalloc
+
+    path = written(tmp_path / "a.jsonl", "[" + " " * 30_000_000)
+    tracemalloc.start()
+    with pytest.raises(BadInput, match=r"line 1 of a\.jsonl .*longer"):
+        from_json_lines(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8_000_000

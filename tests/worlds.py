@@ -25,7 +25,8 @@ RIGHT = {
     "at the target": lambda s: np.full_like(s, 1 - 0.05000005),
 }
 _EDGES = np.unique(np.r_[np.linspace(1e-9, 0.9, 4001), 1 - np.geomspace(0.1, 1e-9, 20001), 0.97, 0.985, 0.85])
-_INSIDE = np.clip((_EDGES[1:] + _EDGES[:-1]) / 2, 1e-12, 1 - 1e-12)
+#: confidences at which the world is integrated
+INSIDE = np.clip((_EDGES[1:] + _EDGES[:-1]) / 2, 1e-12, 1 - 1e-12)
 _MASS = np.diff(SURE.cdf(_EDGES))
 
 
@@ -36,7 +37,7 @@ class World:
         self.right = RIGHT[name]
         above = _MASS[::-1].cumsum()[::-1]
         self._coverage = above
-        self._risk = ((1 - self.right(_INSIDE)) * _MASS)[::-1].cumsum()[::-1] / above
+        self._risk = ((1 - self.right(INSIDE)) * _MASS)[::-1].cumsum()[::-1] / above
 
     def draw(self, rng, streams, n):
         """Return confidences, the highest first, and errors, each of shape (streams, n)."""
@@ -49,10 +50,10 @@ class World:
     def coverage(self, threshold):
         return np.interp(threshold, _EDGES[:-1], self._coverage)
 
-    def risk_where(self, passes):
-        """Return the risk of what passes, given by a function from confidences to booleans."""
-        mass = _MASS * passes(_INSIDE)
-        return ((1 - self.right(_INSIDE)) * mass).sum() / mass.sum()
+    def where(self, passes):
+        """Return the share and the risk of what passes; ``passes`` tells it at each of `INSIDE`."""
+        mass = _MASS * passes
+        return mass.sum() / _MASS.sum(), ((1 - self.right(INSIDE)) * mass).sum() / max(mass.sum(), 1e-300)
 
     def oracle(self, target):
         """Return the largest share that can be automated at a risk."""
