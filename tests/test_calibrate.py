@@ -140,9 +140,9 @@ def again_and_again(name, method, streams, n=1000):
 @pytest.mark.parametrize(
     ("method", "n", "streams"),
     [
-        ("temperature", 1000, 50),
-        ("isotonic", 1000, 50),
-        ("bins", 1000, 100),
+        ("temperature", 1000, 40),
+        ("isotonic", 1000, 40),
+        ("bins", 1000, 80),
         *(pytest.param("bins", n, 1000, marks=NIGHTLY) for n in (300, 1000, 3000)),
         pytest.param("venn_abers", 1000, 200, marks=NIGHTLY),
     ],

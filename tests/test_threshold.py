@@ -254,7 +254,7 @@ def test_without_a_threshold_it_says_why_and_what_is_missing():
     assert "110 more audits, about 5,500 more rows at p=0.02" in choose_threshold(audited).reason_if_none
     bad = choose_threshold({"confidence": [0.9] * 400, "wrong": [True, False] * 200})
     assert "of the 400 most confident judged rows 200 were wrong (50.0%)" in bad.reason_if_none
-    assert "gather fresh rows to begin the tests elsewhere" in bad.reason_if_none
+    assert "on fresh rows begin elsewhere (start)" in bad.reason_if_none
     assert (bad.threshold, bad.target_risk, bad.confidence_level) == (None, 0.02, pytest.approx(0.95))
 
 

@@ -185,7 +185,7 @@ def _parts(frame: pd.DataFrame, fields: Sequence[str] | None, bins: int) -> Iter
             raise BadInput(name="fields", value=name, remedy=f"columns are {', '.join(map(str, frame.columns[:20]))}")
         column, short = frame[name].dropna(), name.removeprefix("input.")
         field = {"prediction": "prediction.label", "group": None}.get(name, name if "." in short else short)
-        if not all(isinstance(value, Hashable) for value in column):
+        if column.dtype == object and not all(isinstance(value, Hashable) for value in column):
             continue
         values = column.unique()
         if is_numeric_dtype(column) and not is_bool_dtype(column) and len(values) > bins:

@@ -100,7 +100,8 @@ class Certified:
     confidence_level: float = 0.95
     #: share of the rows with which tests begin, or several that share the chance of a broken promise, chosen before any
     #: label is seen; 0: the top, with as few as can carry the promise. Where the most confident are not the safest,
-    #: begin in the middle, such as at 0.6. None: at the top, and with many rows at 0.6 too
+    #: begin in the middle, such as at 0.6, or put them in order first (`calibrate` with ``"bins"``). None: at the top,
+    #: and with many rows at 0.6 too
     start: float | Sequence[float] | None = None
     kind: ClassVar[str] = "certified"
 
@@ -120,7 +121,7 @@ class Certified:
         if last < 0:
             errors, first = int(wrong[: ends[0]].sum()), int(ends[0])
             why = f"of the {first:,} most confident judged rows {errors:,} were wrong ({errors / first:.1%})"
-            what = "train the model or promise less, or gather fresh rows to begin the tests elsewhere (start)"
+            what = "train the model, promise less, or on fresh rows begin elsewhere (start) or reorder (calibrate)"
             return _none(f"{why}: {what}", self.kind, model, len(sure), *promise)
         threshold = float(sure[ends[last] - 1])
         return Certificate(
