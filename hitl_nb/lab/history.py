@@ -163,7 +163,7 @@ def _column(frame: pd.DataFrame, name: str) -> Floats:
         raise BadInput(name="history", value=sorted(map(str, frame.columns))[:20], remedy=f"has no column {name!r}")
     given = frame[name]
     plain = given
-    if given.dtype.kind not in "iuf":  # of other types each value is looked at
+    if given.dtype.kind not in ("biuf" if name == "wrong" else "iuf"):  # of other types each value is looked at
         odd = given.map(lambda value: isinstance(value, (str, bytes)) or (name != "wrong" and isinstance(value, bool)))
         plain = given.mask(odd.astype(bool))
     found = pd.to_numeric(plain, errors="coerce").astype("Float64")
