@@ -1,21 +1,26 @@
-"""Command line: hitl-nb demo | lab | stats | export | doctor | rebuild | serve."""
+"""Command line: hitl-nb demo | lab | stats | export | replay | doctor | rebuild | serve."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hitl_nb.connect import open_queue, serve_file
-from hitl_nb.display import clean
+from hitl_nb.display import clean, markdown
 from hitl_nb.errors import BadInput, HitlError
 from hitl_nb.shipped import shipped
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from hitl_nb.policy import Policy
     from hitl_nb.queue import ReviewQueue
 
 _EXAMPLES = """examples:
@@ -24,9 +29,11 @@ _EXAMPLES = """examples:
   hitl-nb lab                               the notebooks, in JupyterLab
   hitl-nb stats hitl-demo.duckdb            what is in a queue
   hitl-nb export hitl-demo.duckdb out.csv   every decision with its answer
+  hitl-nb replay policy.toml hitl-demo.duckdb --min-coverage 0.8 --max-risk 0.05    a gate for CI
   hitl-nb doctor hitl-demo.duckdb           is the file sound, and what to do if not
 
-exit codes: 0 done, 1 it could not be done or the doctor found something (what to do is said), 2 the call was off
+exit codes: 0 done, 1 it could not be done or the doctor found something (what to do is said), 2 the call was off;
+of replay: 0 the demands are met, 1 one is not or cannot be judged, 2 the policy could not be replayed
 """
 
 
@@ -59,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("out", type=Path, help="ends in .parquet, .csv or .jsonl")
     export.add_argument("--inputs", action="store_true", help="add the scalar input fields")
     export.set_defaults(run=_export)
+    _replay_options(commands.add_parser("replay", help="let a policy decide about a history, and judge what it does"))
     doctor = commands.add_parser("doctor", help="look at everything about a queue file, and say what to do")
     doctor.add_argument("file", type=Path, help="queue file; it is not changed")
     doctor.set_defaults(run=_doctor)
@@ -83,6 +91,18 @@ def _demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--seed", type=int, default=0, help="seed of all but the audit draws (default: 0)")
     demo.add_argument("--quiet", action="store_true", help="no progress bars")
     demo.set_defaults(run=_demo)
+
+
+def _replay_options(replay: argparse.ArgumentParser) -> None:
+    share: dict[str, Any] = {"type": float, "metavar": "SHARE"}
+    replay.add_argument("policy", type=Path, help="policy.toml, as the explorer of the lab writes it")
+    replay.add_argument("history", type=Path, help="queue file, or what export --inputs wrote: .parquet, .csv, .jsonl")
+    replay.add_argument("--min-coverage", help="least share that goes through without a person", **share)
+    replay.add_argument("--max-risk", help="largest disagreement with it; its upper bound is judged", **share)
+    replay.add_argument("--level", default=0.95, help="how often that bound holds (default: 0.95)", **share)
+    replay.add_argument("--using", metavar="MODULE:NAME", help="dict of the detectors and functions of rules, by name")
+    replay.add_argument("--summary", type=Path, metavar="FILE", help="append the result to it, as Markdown")
+    replay.set_defaults(run=_replay)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -133,6 +153,58 @@ def _stats(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     with _opened(options.file) as queue:
         print(f"{queue.export(str(options.out), inputs=options.inputs)} decisions written to {options.out}")
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from hitl_nb.lab import Logged, check_policy, replay
+
+    try:
+        policy, rows = _policy(options.policy, options.using), Logged(_history(options.history))
+        found = replay(policy, rows, level=options.level)
+        misses = found.misses(min_coverage=options.min_coverage, max_risk=options.max_risk)
+        odd = [f"of the rules: {one}" for one in check_policy(policy, rows).conclusions]
+        if options.summary:
+            with options.summary.open("a", encoding="utf-8") as file:
+                file.write(markdown(found._table(), [*[f"not met: {miss}" for miss in misses], *odd]))
+    except (HitlError, OSError) as error:
+        print(f"hitl-nb: {clean(str(error))}", file=sys.stderr)
+        return 2
+    print(found._table(), *map(clean, odd), sep="\n")
+    for miss in misses:
+        print(f"hitl-nb: not met: {clean(miss)}", file=sys.stderr)
+    return 1 if misses else 0
+
+
+def _history(path: Path) -> pd.DataFrame:
+    from hitl_nb.lab import read_export
+
+    if path.suffix in (".parquet", ".csv", ".jsonl"):
+        return read_export(path)
+    with _opened(path) as queue:
+        return queue.history(inputs=True)
+
+
+def _policy(path: Path, using: str | None) -> Policy:
+    from hitl_nb.policy import Policy
+
+    try:
+        stored = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(name="policy", value=str(path), remedy=f"cannot be read ({error})") from None
+    return Policy.from_dict(stored, _named(using) if using else None)
+
+
+def _named(place: str) -> Mapping[str, Any]:
+    """Return what a module of the user's holds: a dict of rules, detectors and functions by name."""
+    module, _, name = place.partition(":")
+    sys.path.insert(0, "")
+    try:
+        found = getattr(import_module(module), name)
+    except Exception as error:  # it runs the user's own code
+        raise BadInput(name="--using", value=place, remedy=f"cannot be imported ({error})") from error
+    if not isinstance(found, Mapping):
+        raise BadInput(name="--using", value=place, remedy="is no dict; name one such as {'night': function}")
+    return found
 
 
 def _doctor(options: argparse.Namespace) -> int:

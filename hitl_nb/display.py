@@ -24,6 +24,8 @@ MAX_CELL = 100
 _UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0000-\U000e0fff"
 _SUSPECT = re.compile(rf"[^\n\t\x20-\x7e\u00a1-\u00ac\u00ae-\u02ff]|[{_UNSEEN}]")
 _IS_UNSEEN = re.compile(f"[{_UNSEEN}]")
+#: what Markdown gives a meaning to
+_MARKS = re.compile(r"[!\"#$&*:;<=>?@\[\\\]^_`{|}~]|\.(?=[^\W\d])")
 _NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?|NaN|")
 
 
@@ -170,6 +172,28 @@ def table(
         title=title, facts=tuple(said), columns=tuple(map(line, columns)), rows=cells,
         notes=tuple(line(note, MAX_VALUE) for note in notes),
     )  # fmt: skip
+
+
+def markdown(shown: Table, more: Iterable[str] = ()) -> str:
+    r"""Return a table as Markdown in which every text is literal.
+
+    >>> print(markdown(table("<b> of 2", ["who"], [("a|b",)])))
+    \<b\> of 2
+    <BLANKLINE>
+    | who |
+    | --- |
+    | a\|b |
+    <BLANKLINE>
+    """
+    lines = [shown.columns, ("---",) * len(shown.columns), *(map(_literal, row) for row in shown.rows)]
+    grid = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return (
+        "\n\n".join([*map(_literal, (shown.title, *shown.facts)), grid, *map(_literal, (*shown.notes, *more))]) + "\n"
+    )
+
+
+def _literal(text: str) -> str:
+    return _MARKS.sub(r"\\\g<0>", line(text, MAX_VALUE))
 
 
 class Shows:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hitl_nb.errors import BadInput
-from hitl_nb.evidence.check import within
+from hitl_nb.evidence.check import count, within
+from hitl_nb.evidence.rate import Interval
 
 Verdict = Literal["promote", "refuse", "undecided"]
 
@@ -71,6 +72,28 @@ def _labels_needed(repaired: int, broken: int, n: int, margin: float, z: float) 
     at_margin = math.sqrt(_null_variance(discordant / 2, discordant / 2, 1, margin))
     total = ((z * at_margin + 1.0364334 * math.sqrt(discordant)) / margin) ** 2
     return max(1, math.ceil(total) - n)
+
+
+def share_difference(only_first: int, only_second: int, n: int, level: float = 0.95) -> Interval:
+    """Return by how much the second of two shares is larger, both of the same `n` cases (Tango 1998, score interval).
+
+    `only_first` cases count for the first share alone, `only_second` for the second alone.
+
+    Examples
+    --------
+    >>> print(share_difference(3, 8, 100))
+    5.0% (-1.7% to 12.5% at 95%, n = 100)
+    """
+    from scipy.special import ndtri
+
+    first, second, cases = count("only_first", only_first), count("only_second", only_second), count("n", n)
+    if first + second > cases:
+        raise BadInput(name="n", value=n, remedy=f"must be at least {first + second}, the cases in which they differ")
+    if not cases:
+        return Interval(estimate=math.nan, low=-1.0, high=1.0, level=level, n=0)
+    z = float(ndtri((1 + within("level", level, inside=True)) / 2))
+    low, high = (_score_bound(first, second, cases, sign * z) for sign in (1, -1))
+    return Interval(estimate=(second - first) / cases, low=low, high=high, level=level, n=cases)
 
 
 def compare_paired(

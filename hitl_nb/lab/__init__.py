@@ -4,16 +4,25 @@ from hitl_nb.lab.answers import from_json_lines, from_probabilities
 from hitl_nb.lab.arms import Simulation, Verdict
 from hitl_nb.lab.calibrate import Calibrated, calibrate
 from hitl_nb.lab.check import Check, check
+from hitl_nb.lab.compare import Comparison, compare
 from hitl_nb.lab.explore import Explorer, Outlook, explore, outlooks
+from hitl_nb.lab.exported import read_export
 from hitl_nb.lab.history import Evidence, History, read
+from hitl_nb.lab.logged import Logged
 from hitl_nb.lab.look import ConfidenceDisplay, ReliabilityDisplay, RiskCoverageDisplay, risk_coverage
+from hitl_nb.lab.replay import Outcome, Prices, Replay, replay
+from hitl_nb.lab.rules import PolicyCheck, check_policy
+from hitl_nb.lab.search import Search, search
 from hitl_nb.lab.simulate import simulate
 from hitl_nb.lab.slices import Slice, Slices, slices
 from hitl_nb.lab.threshold import Capacity, Certified, Cost, Fixed, ThresholdRule, by_group, choose_threshold
+from hitl_nb.lab.workload import Staff, Workload, workload
 
 __all__ = [
-    "Calibrated", "Capacity", "Certified", "Check", "ConfidenceDisplay", "Cost", "Evidence", "Explorer", "Fixed",
-    "History", "Outlook", "ReliabilityDisplay", "RiskCoverageDisplay", "Simulation", "Slice", "Slices", "ThresholdRule",
-    "Verdict", "by_group", "calibrate", "check", "choose_threshold", "explore", "from_json_lines", "from_probabilities",
-    "outlooks", "read", "risk_coverage", "simulate", "slices",
+    "Calibrated", "Capacity", "Certified", "Check", "Comparison", "ConfidenceDisplay", "Cost", "Evidence", "Explorer",
+    "Fixed", "History", "Logged", "Outcome", "Outlook", "PolicyCheck", "Prices", "ReliabilityDisplay", "Replay",
+    "RiskCoverageDisplay", "Search", "Simulation", "Slice", "Slices", "Staff", "ThresholdRule", "Verdict", "Workload",
+    "by_group", "calibrate", "check", "check_policy", "choose_threshold", "compare", "explore", "from_json_lines",
+    "from_probabilities", "outlooks", "read", "read_export", "replay", "risk_coverage", "search", "simulate", "slices",
+    "workload",
 ]  # fmt: skip

@@ -12,6 +12,8 @@ from hitl_nb.errors import BadInput
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hitl_nb.policy.rule import Finding, Rule
+
 Array = np.ndarray[Any, Any]
 
 
@@ -58,7 +60,7 @@ class Batch(Mapping[str, Array]):
         sides = _sides(inputs, predictions)
 
         def column(side: str, name: str) -> Array | None:
-            return _values(sides[side][name]) if name in sides[side].columns else None
+            return values(sides[side][name]) if name in sides[side].columns else None
 
         return cls(len(inputs), column, [f"{side}.{name}" for side, frame in sides.items() for name in frame.columns])
 
@@ -86,6 +88,10 @@ class Batch(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def check(self, rule: Rule) -> list[Finding]:
+        """Return what a rule finds in it."""
+        return rule.check(self)
 
     def rows(self) -> Iterator[Batch]:
         """Yield each row as a batch of its own."""
@@ -127,7 +133,7 @@ def _sides(inputs: Any, predictions: Any) -> dict[str, Any]:
     return {"input": inputs, "prediction": predictions}
 
 
-def _values(series: pd.Series[Any]) -> Array:
+def values(series: pd.Series[Any]) -> Array:
     """Return a column as an array, each value as it is stored: an integer beside a missing value stays one."""
     if series.dtype.kind in "biuf" and (isinstance(series.dtype, np.dtype) or not series.hasnans):
         return series.to_numpy()

@@ -92,7 +92,9 @@ class Policy(Shows):
             name("escalation", word)
         _check_rules(self.rules)
 
-    def decide(self, batch: Batch, *, task_ids: Sequence[str] | Array, now: datetime) -> Decisions:
+    def decide(
+        self, batch: Batch, *, task_ids: Sequence[str] | Array, now: datetime, uniform: Array | None = None
+    ) -> Decisions:
         """Decide for a batch.
 
         Parameters
@@ -103,14 +105,17 @@ class Policy(Shows):
             UUIDs as text, or as uint64 of shape (n, 2); the audit draw is keyed by them, never by the input.
         now
             UTC; deadlines count from it.
+        uniform
+            Draws to use again, such as the logged ones, float64 of shape (n,); those that are NaN are drawn.
         """
         findings = self._findings(batch)
         asked, hard = _any(findings, batch.n), _any([f for f in findings if f.hard], batch.n)
         pairs = id_pairs(task_ids, batch.n)
-        uniform = draws(pairs, self.seed)
+        uniform = _drawn(pairs, self.seed, uniform)
         audit = ~asked & (uniform < self.audit_rate)
         findings.append(self._audit(audit))
-        twice = audit & (draws(pairs, self.seed ^ 1 << 63) < self.second_audit)
+        twice = np.zeros(batch.n, dtype=bool)
+        twice[audit] = draws(pairs[audit], self.seed ^ 1 << 63) < self.second_audit
         return Decisions(
             findings=_strongest_first(findings),
             approved=~(asked | audit) if self.audit_blocks else ~asked,
@@ -120,14 +125,14 @@ class Policy(Shows):
             audit_uniform=uniform,
             audit_probability=np.where(asked, 0.0, self.audit_rate),
             review_probability=np.where(asked, 1.0, self.audit_rate),
-            reviews_required=np.where(twice, 2, 1).astype(np.int16),
+            reviews_required=np.where(twice, np.int16(2), np.int16(1)),
             hard=hard,
             deadline=None if self.deadline is None else now + self.deadline,
             policy=self.fingerprint,
         )
 
     def _findings(self, batch: Batch) -> list[Finding]:
-        findings = [finding for rule in (*FLAGS, *self.rules) for finding in rule.check(batch)]
+        findings = [finding for rule in (*FLAGS, *self.rules) for finding in batch.check(rule)]
         for finding in findings:
             check_finding(finding, batch.n)
         return findings + self._confidence(batch)
@@ -226,6 +231,13 @@ def draws(pairs: Array, seed: int) -> Array:
     return (key >> np.uint64(11)).astype(np.float64) / float(2**53)
 
 
+def _drawn(pairs: Array, seed: int, logged: Array | None) -> Array:
+    """Return the logged draws, and new ones where there are none."""
+    found = np.full(len(pairs), np.nan) if logged is None else logged
+    gone = np.isnan(found)
+    return np.where(gone, draws(pairs, seed), found) if gone.any() else found
+
+
 def id_pairs(task_ids: Sequence[str] | Array, n: int) -> Array:
     """Return ``n`` task ids as uint64 of shape (n, 2)."""
     if isinstance(task_ids, np.ndarray) and task_ids.dtype == np.uint64:
@@ -304,7 +316,7 @@ def _strongest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def _ranks(confidence: Array, hard: Array) -> Array:
     high = hard | ~(confidence >= 0.5)
-    return np.where(high, 2, np.where(confidence < 0.7, 1, 0)).astype(np.int8)
+    return np.where(high, np.int8(2), (confidence < 0.7).astype(np.int8))
 
 
 def _share(what: str, value: Any) -> float:

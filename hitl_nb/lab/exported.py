@@ -1,0 +1,102 @@
+"""A history from a file, as ``queue.export`` writes it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hitl_nb.errors import BadInput
+from hitl_nb.payload import parse
+from hitl_nb.policy.batch import objects
+from hitl_nb.task import FLAGS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: columns whose values may be of any kind, and stand as canonical text in Parquet and CSV
+_ANY = ("prediction", "label", *FLAGS)
+#: an apostrophe that keeps spreadsheets from running a text
+_GUARD = "\\A'(?=[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])"
+
+
+def read_export(path: str | Path) -> pd.DataFrame:
+    """Return the history of a .parquet, .csv or .jsonl file, as ``queue.export(path, inputs=True)`` writes it.
+
+    Parquet and JSON Lines keep the types of inputs; CSV does not: there ``007`` is a number. A flag that was given as
+    null reads like one that was not given.
+
+    Raises
+    ------
+    BadInput
+        No such file, another ending, or content that is none.
+    """
+    source = Path(path)
+    reader = _READERS.get(source.suffix)
+    if reader is None or not source.is_file():
+        remedy = f"pass a file that is there and ends in {', '.join(_READERS)}"
+        raise BadInput(name="history", value=str(path), remedy=remedy)
+    try:
+        frame = reader(source)
+    except (ValueError, OSError) as error:
+        raise BadInput(name="history", value=str(path), remedy=f"cannot be read ({error}); export it again") from None
+    for name in set(FLAGS) & set(frame):
+        frame[name] = _not_given(frame[name])
+    return frame
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    found = pq.read_table(path).to_pandas(types_mapper=_listed)
+    text = pd.StringDtype(na_value=pd.NA)  # inputs that are texts; canonical ones are of another type
+    return _decoded(found, [name for name in found if name.startswith("input.") and found[name].dtype != text])
+
+
+def _listed(kind: Any) -> Any:
+    """Keep lists as they are: objects of a million of them would take seconds."""
+    import pandas as pd
+    import pyarrow as pa
+
+    return pd.ArrowDtype(kind) if pa.types.is_list(kind) else None
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(_ANY, "str"))
+    for name in filter(lambda name: pd.api.types.is_string_dtype(frame[name]), frame):
+        frame[name] = frame[name].str.replace(_GUARD, "", regex=True)
+    return _decoded(frame, [])
+
+
+def _json_lines(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    with path.open(encoding="utf-8") as file:
+        return pd.DataFrame([json.loads(text) for text in file])
+
+
+def _decoded(frame: pd.DataFrame, more: list[str]) -> pd.DataFrame:
+    """Read canonical texts back; a column that holds others stays as it is."""
+    import pandas as pd
+
+    for name in [*(set(_ANY) & set(frame)), *more]:
+        codes, texts = pd.factorize(frame[name])
+        if all(isinstance(text, str) for text in texts):
+            with suppress(BadInput):
+                frame[name] = objects([*map(parse, texts), pd.NA])[codes]
+    return frame
+
+
+def _not_given(flag: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a flag in which what is missing was not given, where None would be a null."""
+    import pandas as pd
+
+    there = flag.notna()
+    return flag.astype(object).where(there, pd.NA) if there.any() else pd.Series(pd.NA, flag.index, dtype="boolean")
+
+
+_READERS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines}
