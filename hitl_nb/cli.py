@@ -164,8 +164,9 @@ def _replay(options: argparse.Namespace) -> int:
         misses = found.misses(min_coverage=options.min_coverage, max_risk=options.max_risk)
         odd = [f"of the rules: {one}" for one in check_policy(policy, rows).conclusions]
         if options.summary:
+            said = [*(f"not met: {miss}" for miss in misses), *odd]
             with options.summary.open("a", encoding="utf-8") as file:
-                file.write(markdown(found._table(), [*[f"not met: {miss}" for miss in misses], *odd]))
+                file.write(f"## hitl-nb replay: {'not met' if misses else 'met'}\n\n{markdown(found._table(), said)}\n")
     except (HitlError, OSError) as error:
         print(f"hitl-nb: {clean(str(error))}", file=sys.stderr)
         return 2
@@ -188,10 +189,11 @@ def _policy(path: Path, using: str | None) -> Policy:
     from hitl_nb.policy import Policy
 
     try:
-        stored = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return Policy.from_dict(tomllib.loads(path.read_text(encoding="utf-8")), _named(using) if using else None)
+    except HitlError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
         raise BadInput(name="policy", value=str(path), remedy=f"cannot be read ({error})") from None
-    return Policy.from_dict(stored, _named(using) if using else None)
 
 
 def _named(place: str) -> Mapping[str, Any]:

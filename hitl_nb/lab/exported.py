@@ -24,8 +24,7 @@ _GUARD = "\\A'(?=[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])"
 def read_export(path: str | Path) -> pd.DataFrame:
     """Return the history of a .parquet, .csv or .jsonl file, as ``queue.export(path, inputs=True)`` writes it.
 
-    Parquet and JSON Lines keep the types of inputs; CSV does not: there ``007`` is a number. A flag that was given as
-    null reads like one that was not given.
+    Parquet and JSON Lines keep the types of inputs; CSV does not: there ``007`` is a number.
 
     Raises
     ------
@@ -42,25 +41,21 @@ def read_export(path: str | Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         raise BadInput(name="history", value=str(path), remedy=f"cannot be read ({error}); export it again") from None
     for name in set(FLAGS) & set(frame):
-        frame[name] = _not_given(frame[name])
+        frame[name] = _flag(frame, name)
     return frame
 
 
 def _parquet(path: Path) -> pd.DataFrame:
     import pandas as pd
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = pq.read_table(path).to_pandas(types_mapper=_listed)
+    def listed(kind: Any) -> Any:  # objects of a million lists would take seconds
+        return pd.ArrowDtype(kind) if pa.types.is_list(kind) else None
+
+    found = pq.read_table(path).to_pandas(types_mapper=listed)
     text = pd.StringDtype(na_value=pd.NA)  # inputs that are texts; canonical ones are of another type
     return _decoded(found, [name for name in found if name.startswith("input.") and found[name].dtype != text])
-
-
-def _listed(kind: Any) -> Any:
-    """Keep lists as they are: objects of a million of them would take seconds."""
-    import pandas as pd
-    import pyarrow as pa
-
-    return pd.ArrowDtype(kind) if pa.types.is_list(kind) else None
 
 
 def _csv(path: Path) -> pd.DataFrame:
@@ -91,12 +86,16 @@ def _decoded(frame: pd.DataFrame, more: list[str]) -> pd.DataFrame:
     return frame
 
 
-def _not_given(flag: pd.Series[Any]) -> pd.Series[Any]:
-    """Return a flag in which what is missing was not given, where None would be a null."""
+def _flag(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """Return a flag, NA where it was not given, and None where it was given as null: there the log names it."""
     import pandas as pd
 
-    there = flag.notna()
-    return flag.astype(object).where(there, pd.NA) if there.any() else pd.Series(pd.NA, flag.index, dtype="boolean")
+    gone = frame[name].isna()
+    found = frame[name].astype(object).where(~gone, pd.NA) if not gone.all() else pd.Series(pd.NA, frame.index)
+    if {"hard", "reasons"} <= set(frame):
+        asked = frame["reasons"][gone & frame["hard"].astype(bool)]
+        found[[row for row, why in asked.items() if f"'{name}'" in str(why)]] = None
+    return found
 
 
 _READERS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hitl_nb.display import Shows, Table, spell, table
-from hitl_nb.evidence import Certificate
 from hitl_nb.lab.history import Bools
 from hitl_nb.lab.logged import Logged
 from hitl_nb.policy import Finding, Policy
@@ -64,7 +63,7 @@ def check_policy(policy: Policy, history: Any) -> PolicyCheck:
 
     logged = Logged.of(history)
     findings = [finding for finding in logged.decide(policy).findings if finding.rule != "audit"]
-    names = [*(rule.name for rule in policy.rules), "certificate" if _bound(policy) is None else "confidence"]
+    names = [*(rule.name for rule in policy.rules), "confidence"]
     asks = {name: np.zeros(len(logged), dtype=bool) for name in names}
     for finding in findings:
         asks[finding.rule] = asks.get(finding.rule, False) | finding.fired
@@ -75,43 +74,28 @@ def check_policy(policy: Policy, history: Any) -> PolicyCheck:
     return PolicyCheck(frame=pd.DataFrame(columns, index=pd.Index(asks, name="rule")), conclusions=tuple(odd))
 
 
-def _bound(policy: Policy) -> float | None:
-    """Return the threshold, or None where there is none that could let anything through."""
-    bound = policy.confidence_threshold
-    if not isinstance(bound, Certificate):
-        return bound
-    return None if bound.revoked_at is not None else bound.threshold
-
-
 def _always(policy: Policy, logged: Logged) -> Iterator[str]:
-    """Yield what holds of the threshold and its audits."""
-    bound, held = policy.confidence_threshold, logged.rows.frame
-    if _bound(policy) is None:
-        yield "certificate asks about everything, so no other rule matters: it has no threshold, or was revoked"
-    elif isinstance(bound, Certificate) and bound.model is not None and not (held["model"] == bound.model).any():
-        yield f"certificate asks about everything: it is for model {spell(bound.model)}, which is not in this history"
-    if _bound(policy) == 0 and not any(policy.label_thresholds.values()):
-        yield "confidence can never ask: its threshold is 0"
+    """Yield what holds of thresholds and audits."""
     if policy.audit_rate == 0:
-        yield "audit can never be drawn: the rate is 0, so nothing will be known of what goes through"
+        yield "audit is never drawn: its rate is 0, so nothing will be known of what goes through"
     if policy.label_thresholds:
-        there = {label_key(label) for label in held["prediction"].dropna().unique().tolist()}
+        there = set(map(label_key, logged.rows.frame["prediction"].tolist()))
         for label in policy.label_thresholds:
             if label_key(label) not in there:
                 yield f"the threshold of label {spell(label)} is never used: no prediction has it"
 
 
 def _on_rows(asks: dict[str, Bools], n: int) -> Iterator[str]:
-    """Yield what never asks, or only where another asks, on these rows."""
-    for name in asks:
-        if not asks[name].any():
+    """Yield what never asks, always asks, or asks only where another does, on these rows."""
+    for name, fired in asks.items():
+        if not fired.any():
             yield f"{name} never asks on these {n:,} rows"
+        elif fired.all():
+            yield f"{name} asks about all of these {n:,} rows, so no other rule matters"
     for (one, less), (other, more) in permutations(asks.items(), 2):
         known = one < other and (less == more).all()  # two that ask about the same rows are named once
         if less.any() and not known and not (less & ~more).any():
             yield f"{one} asks only where {other} asks too, on these {n:,} rows"
-    if n and np.any(list(asks.values()), axis=0).all():
-        yield f"all of these {n:,} rows go to a person"
 
 
 def _apart(findings: list[Finding]) -> Iterator[str]:
