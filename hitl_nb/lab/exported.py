@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 #: columns whose values may be of any kind, and stand as canonical text in Parquet and CSV
 _ANY = ("prediction", "label", *FLAGS)
+_TIMES = {"at_time", "deadline", "claimed_at", "reviewed_at"}
 #: an apostrophe that keeps spreadsheets from running a text
 _GUARD = "\\A'(?=[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])"
 
@@ -31,6 +32,8 @@ def read_export(path: str | Path) -> pd.DataFrame:
     BadInput
         No such file, another ending, or content that is none.
     """
+    import pandas as pd
+
     source = Path(path)
     reader = _READERS.get(source.suffix)
     if reader is None or not source.is_file():
@@ -38,6 +41,8 @@ def read_export(path: str | Path) -> pd.DataFrame:
         raise BadInput(name="history", value=str(path), remedy=remedy)
     try:
         frame = reader(source)
+        for name in _TIMES & set(frame):
+            frame[name] = pd.to_datetime(frame[name], format="ISO8601", utc=True)
     except (ValueError, OSError) as error:
         raise BadInput(name="history", value=str(path), remedy=f"cannot be read ({error}); export it again") from None
     for name in set(FLAGS) & set(frame):

@@ -100,7 +100,7 @@ class Logged:
             return None
         given = self.rows.frame[name]
         try:
-            found = pd.to_datetime(given, utc=True)
+            found = pd.to_datetime(given, format="ISO8601", utc=True)
         except (ValueError, TypeError) as error:
             raise BadInput(name=name, value=given.iloc[0], remedy=f"holds what is no time ({error})") from None
         since = (found - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
