@@ -13,7 +13,7 @@ from hitl_nb.errors import BadInput, EvidenceError
 from hitl_nb.evidence import Interval, clopper_pearson, share_difference
 from hitl_nb.lab.history import Bools
 from hitl_nb.lab.logged import Logged
-from hitl_nb.lab.replay import Prices, Replay, replay
+from hitl_nb.lab.replay import Outcome, Prices, judge
 from hitl_nb.policy import Policy
 
 if TYPE_CHECKING:
@@ -106,16 +106,16 @@ def compare(
     logged = Logged.of(history, seed)
     lines, first = [], None
     for _, policy in pairs:
-        one = replay(policy, logged, prices=prices, level=level)
-        first = one.automatic if first is None else first
-        lines.append(figures(one) | _against(logged, first, one.automatic, level))
+        automatic, one = judge(policy, logged, prices=prices, level=level, seed=seed)
+        first = automatic if first is None else first
+        lines.append(figures(one) | _against(logged, first, automatic, level))
     frame = pd.DataFrame(lines, index=pd.Index([name for name, _ in pairs], name="policy"))
     return Comparison(frame=frame.assign(front=_front(frame)), n=len(logged), level=level)
 
 
-def figures(one: Replay) -> dict[str, float]:
+def figures(found: Outcome) -> dict[str, float]:
     """Return what a replay comes to, as one line of a frame."""
-    found, risk = one.outcome, one.outcome.risk or Interval(estimate=np.nan, low=np.nan, high=np.nan, level=1, n=0)
+    risk = found.risk or Interval(estimate=np.nan, low=np.nan, high=np.nan, level=1, n=0)
     return {
         "coverage": found.coverage, "risk": risk.estimate, "low": risk.low, "high": risk.high, "at_most": found.at_most,
         "judged": risk.n, "reviews": found.reviews, "per_hour": found.per_hour, "cost": found.cost,

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hitl_nb.errors import BadInput
 from hitl_nb.payload import parse
 from hitl_nb.policy.batch import objects
@@ -84,8 +86,8 @@ def _decoded(frame: pd.DataFrame, more: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     for name in [*(set(_ANY) & set(frame)), *more]:
-        codes, texts = pd.factorize(frame[name])
-        if all(isinstance(text, str) for text in texts):
+        if frame[name].dtype.kind == "O":  # texts of whatever type
+            codes, texts = pd.factorize(frame[name])
             with suppress(BadInput):
                 frame[name] = objects([*map(parse, texts), pd.NA])[codes]
     return frame
@@ -95,11 +97,14 @@ def _flag(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
     """Return a flag, NA where it was not given, and None where it was given as null: there the log names it."""
     import pandas as pd
 
-    gone = frame[name].isna()
-    found = frame[name].astype(object).where(~gone, pd.NA) if not gone.all() else pd.Series(pd.NA, frame.index)
+    gone, found = frame[name].isna(), frame[name]
+    if found.dtype == object:
+        found = found.where(~gone, pd.NA)
     if {"hard", "reasons"} <= set(frame):
-        asked = frame["reasons"][gone & frame["hard"].astype(bool)]
-        found[[row for row, why in asked.items() if f"'{name}'" in str(why)]] = None
+        asked = np.flatnonzero(gone & frame["hard"].astype(bool))
+        null = [i for i, why in zip(asked, frame["reasons"].iloc[asked], strict=True) if f"'{name}'" in str(why)]
+        found = found.astype(object) if null else found
+        found.iloc[null] = None
     return found
 
 

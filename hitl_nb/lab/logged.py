@@ -23,6 +23,8 @@ _PLACES = {f"prediction.{flag}": flag for flag in FLAGS}
 _PLACES |= {"prediction.label": "prediction", "prediction.model": "model"}
 #: most rules whose findings are kept for the next policy
 _KEPT = 16
+#: chances of being judged that are looked for one by one
+_FEW = 16
 #: stands for the time of a decision, on which no route depends
 _ANY_TIME = datetime(2000, 1, 1)
 
@@ -35,6 +37,8 @@ class Logged:
     """
 
     def __init__(self, history: Any, seed: int = 0) -> None:
+        import pandas as pd
+
         rows: History = read(history)
         self.rows, self.batch = rows, _Columns(rows)
         #: the logged draws, float64 of shape (n,); NaN where none was logged
@@ -47,7 +51,9 @@ class Logged:
         self.waiting: Bools = ((rows.probability >= 1) | (self.uniform < audited)) & ~rows.judged
         drawn = np.random.default_rng(seed).random(len(rows)) * rows.probability
         self._turn = np.where(rows.judged, drawn, np.inf)
-        self._ids = np.column_stack([np.arange(len(rows)), np.zeros(len(rows), int)]).astype(np.uint64)
+        self._levels = sorted(pd.unique(rows.probability).tolist())
+        self._ids = np.zeros((len(rows), 2), dtype=np.uint64)
+        self._ids[:, 0] = np.arange(len(rows))
 
     @classmethod
     def of(cls, history: Any, seed: int = 0) -> Logged:
@@ -65,12 +71,20 @@ class Logged:
         CannotReplay
             A rule needs a field that the history does not hold.
         """
+        self._can(policy)
+        return policy.decide(self.batch, task_ids=self._ids, now=_ANY_TIME, uniform=self.uniform)
+
+    def passes(self, policy: Policy) -> Bools:
+        """Return what no rule asks a person about, audits aside, not even those that callers wait for; as `decide`."""
+        self._can(policy)
+        return np.asarray(~policy.asks(self.batch))
+
+    def _can(self, policy: Policy) -> None:
         threshold, held = policy.confidence_threshold, self.rows.frame
         if policy.label_thresholds and "prediction" not in held:
             raise CannotReplay(rule="confidence", field="prediction")
         if isinstance(threshold, Certificate) and threshold.model is not None and "model" not in held:
             raise CannotReplay(rule="certificate", field="model")
-        return policy.decide(self.batch, task_ids=self._ids, now=_ANY_TIME, uniform=self.uniform)
 
     def sample(self, among: Bools) -> tuple[NDArray[np.intp], float]:
         """Return which judged ones of some rows are a simple random sample of those, and its inclusion probability.
@@ -83,7 +97,7 @@ class Logged:
         EvidenceError
             Some of the rows could never be judged, or none of them is.
         """
-        n, least = int(among.sum()), float(self.rows.probability.min(where=among, initial=1.0))
+        n, least = np.count_nonzero(among), self._least(among)
         if least <= 0:
             unseen = int((among & (self.rows.probability <= 0)).sum())
             raise EvidenceError(what=f"{unseen:,} of {n:,} rows had no chance of being judged; audit them first")
@@ -91,6 +105,12 @@ class Logged:
         if not len(found):
             raise EvidenceError(what=f"none of {n:,} rows is judged" if n else "no row goes through without a person")
         return found, least
+
+    def _least(self, among: Bools) -> float:
+        chance = self.rows.probability
+        if len(self._levels) > _FEW:
+            return float(np.where(among, chance, 1.0).min(initial=1.0))
+        return next((level for level in self._levels if (among & (chance == level)).any()), 1.0)
 
     def times(self, name: str) -> Floats | None:
         """Return a column of times in seconds, NaN where there is none; None without the column."""

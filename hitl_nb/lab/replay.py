@@ -14,7 +14,7 @@ from hitl_nb.evidence import Interval, clopper_pearson
 from hitl_nb.evidence.check import within
 from hitl_nb.lab.history import Bools
 from hitl_nb.lab.logged import Logged
-from hitl_nb.lab.workload import Staff, staffed
+from hitl_nb.lab.workload import Staff, Workload, staffed, workload
 from hitl_nb.policy import Decisions, Policy
 from hitl_nb.policy.batch import Array
 from hitl_nb.policy.decision import reasons_at
@@ -82,7 +82,7 @@ class Replay(Shows):
     @property
     def automatic(self) -> Bools:
         """Rows that go through without a person, audited or not; bool of shape (n,)."""
-        return through(self.decisions)
+        return np.asarray(self.decisions.approved | self.decisions.audit)
 
     @property
     def changed(self) -> Bools:
@@ -212,58 +212,56 @@ def replay(
     with 95% confidence reviewers would disagree with at most 4.6% of those (2,001 judged of 2,001).
     """
     logged = Logged.of(history, seed)
+    decided, old, chance, before = logged.decide(policy), logged.automatic, logged.rows.probability, None
+    _, outcome = judge(policy, logged, prices=prices, staff=staff, level=level, seed=seed)
+    if old is not None:
+        audited = old & (logged.uniform < chance)
+        work = None
+        if _waits(prices):
+            work = staffed(logged, ~old | audited, decided.priority, staff, policy.deadline, seed)
+        before = _outcome(logged, old, float(chance.sum(where=old)), prices, work, level)
+    return Replay(policy=policy, logged=logged, decisions=decided, level=level, outcome=outcome, before=before)
+
+
+def judge(
+    policy: Policy, logged: Logged, *, prices: Prices | None, level: float, seed: int, staff: Staff | None = None
+) -> tuple[Bools, Outcome]:
+    """Return what goes through under a policy, and what comes of it; see `replay`."""
     within("level", level, 0.5, inside=True)
-    decided, old, chance = logged.decide(policy), logged.automatic, logged.rows.probability
-    now = through(decided)
-
-    def outcome(automatic: Bools, audits: float, audited: Bools) -> Outcome:
-        hours = 0.0
-        if prices and prices.delay:
-            work = staffed(logged, ~automatic | audited, decided.priority, staff, policy.deadline, seed)
-            hours = float(work.minutes.sum()) / 60
-        return _outcome(logged, automatic, audits, prices, hours, level)
-
-    return Replay(
-        policy=policy, logged=logged, decisions=decided, level=level,
-        outcome=outcome(now, policy.audit_rate * int(now.sum()), decided.audit),
-        before=None if old is None else outcome(old, float(chance.sum(where=old)), old & (logged.uniform < chance)),
-    )  # fmt: skip
+    automatic = logged.passes(policy)
+    work = workload(policy, logged, staff, seed=seed) if _waits(prices) else None
+    return automatic, _outcome(logged, automatic, policy.audit_rate * int(automatic.sum()), prices, work, level)
 
 
-def through(decided: Decisions) -> Bools:
-    """Return what no rule asks a person about; an audit does not count as asking, even one that callers wait for."""
-    return np.asarray(decided.approved | decided.audit)
+def _waits(prices: Prices | None) -> bool:
+    return prices is not None and prices.delay > 0
 
 
 def _outcome(
-    logged: Logged, automatic: Bools, audits: float, prices: Prices | None, hours: float, level: float
+    logged: Logged, automatic: Bools, audits: float, prices: Prices | None, work: Workload | None, level: float
 ) -> Outcome:
     n, passed = max(1, len(logged)), int(automatic.sum())
-    reviews, unsaid, risk, at_most, loss = len(logged) - passed + audits, None, None, np.nan, np.nan
+    reviews, unsaid, risk, at_most, loss, cost = len(logged) - passed + audits, None, None, np.nan, np.nan, np.nan
     try:
         rows, _ = logged.sample(automatic)
         errors = int(logged.rows.wrong[rows].sum())
-        risk, at_most = (
-            clopper_pearson(errors, len(rows), level),
-            clopper_pearson(errors, len(rows), 2 * level - 1).high,
-        )
-        loss = _loss(logged, rows, prices)
+        risk = clopper_pearson(errors, len(rows), level)
+        at_most = clopper_pearson(errors, len(rows), 2 * level - 1).high
+        loss = _loss(logged, rows, prices) if prices else np.nan
     except EvidenceError as error:
         unsaid = str(error)
-    cost = np.nan
     if prices:
         lost = (passed - audits) * loss if passed and (prices.error or prices.value) else 0.0
-        cost = 1000 / n * (prices.review * reviews + prices.delay * hours + lost)
+        waited = float(work.minutes.sum()) / 60 if work else 0.0
+        cost = 1000 / n * (prices.review * reviews + prices.delay * waited + lost)
     return Outcome(
         coverage=passed / n, risk=risk, at_most=at_most, unsaid=unsaid, reviews=1000 * reviews / n,
         per_hour=reviews / logged.hours, cost=cost,
     )  # fmt: skip
 
 
-def _loss(logged: Logged, rows: Array, prices: Prices | None) -> float:
+def _loss(logged: Logged, rows: Array, prices: Prices) -> float:
     """Return what one row that goes through loses on average, by its errors."""
-    if prices is None:
-        return np.nan
     worth = prices.error + prices.value * np.nan_to_num(logged.floats("value")[rows])
     return float((logged.rows.wrong[rows] * worth).mean())
 

@@ -15,7 +15,7 @@ from hitl_nb.evidence.check import count, within
 from hitl_nb.lab.compare import figures
 from hitl_nb.lab.history import History, read
 from hitl_nb.lab.logged import Logged
-from hitl_nb.lab.replay import Prices, Replay, replay
+from hitl_nb.lab.replay import Prices, Replay, judge, replay
 from hitl_nb.policy import Policy
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def search(
     lines = []
     for threshold, rate in pairs:
         made = replace(base, confidence_threshold=threshold, audit_rate=rate)
-        one = figures(replay(made, part, prices=prices, level=level))
+        one = figures(judge(made, part, prices=prices, level=level, seed=seed)[1])
         shown = _provable(one, rate * len(rows), level)
         keeps = max(one["at_most"], shown) <= within("max_risk", max_risk)
         lines.append({"threshold": threshold, "audit_rate": rate, **one, "provable": shown, "keeps": keeps})

@@ -131,6 +131,10 @@ class Policy(Shows):
             policy=self.fingerprint,
         )
 
+    def asks(self, batch: Batch) -> Array:
+        """Return where any rule asks for a person, audits aside; bool of shape (n,)."""
+        return _any(self._findings(batch), batch.n)
+
     def _findings(self, batch: Batch) -> list[Finding]:
         findings = [finding for rule in (*FLAGS, *self.rules) for finding in batch.check(rule)]
         for finding in findings:
