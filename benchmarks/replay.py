@@ -16,6 +16,8 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from hitl_nb import FieldAbove, Policy
 from hitl_nb.lab import Logged, choose_threshold, compare, read, read_export, replay
@@ -38,10 +40,11 @@ def invented(n):
     sure, amount, uniform = rng.beta(8, 0.8, n), rng.random(n) * 1000, rng.random(n)
     asked = (sure < 0.85) | (amount > 900)
     judged = asked | (uniform < 0.02)
+    numbers = pc.utf8_lpad(pa.array(np.arange(n)).cast(pa.string()), 12, "0")
     flags = {name: pd.array(np.zeros(n, bool), dtype="boolean") for name in ("is_anomalous", "regulated")}
     none = {name: pd.array([pd.NA] * n, dtype="boolean") for name in ("irreversible", "high_value_transaction")}
     return pd.DataFrame({
-        "task_id": pd.Series([f"01890000-0000-7000-8000-{i:012}" for i in range(n)], dtype="str"),
+        "task_id": pd.Series(pc.binary_join_element_wise("01890000-0000-7000-8000", numbers, "-"), dtype="str"),
         "confidence": sure, "prediction": rng.choice(["a", "b"], n),
         "at_time": pd.date_range("2026-01-01", periods=n, freq="s", tz="UTC"), "hard": amount > 900,
         "wrong": pd.array(rng.random(n) > sure, dtype="boolean"), "review_probability": np.where(asked, 1.0, 0.02),

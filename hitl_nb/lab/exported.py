@@ -102,8 +102,8 @@ def _flag(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
         found = found.where(~gone, pd.NA)
     if {"hard", "reasons"} <= set(frame):
         asked = np.flatnonzero(gone & frame["hard"].astype(bool))
-        null = [i for i, why in zip(asked, frame["reasons"].iloc[asked], strict=True) if f"'{name}'" in str(why)]
-        found = found.astype(object) if null else found
+        null = asked[[f"'{name}'" in str(why) for why in frame["reasons"].iloc[asked]]]
+        found = found.astype(object) if len(null) else found
         found.iloc[null] = None
     return found
 
