@@ -272,7 +272,7 @@ def test_rows_that_wait_are_counted():
         "audit_probability": [0.0, 0.0, 0.1], "audit_uniform": [0.5, 0.5, 0.5],
     })  # fmt: skip
     assert found.logged.waiting.tolist() == [False, True, False]
-    assert "1 of the automatic rows wait" in found._table().notes[-1]
+    assert "1 of the automatic wait" in found._table().notes[-1]
 
 
 # -- what changes, what it costs ---------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,11 @@ from hitl_nb.policy.decision import reasons_at
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+
+#: what the table of a replay says
+_FIGURES = ("go through without a person", "wrong among those", "wrong, at most (one-sided)", "reviews in 1,000",
+            "reviews an hour", "cost of 1,000, about")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,19 +145,19 @@ class Replay(Shows):
     def _table(self) -> Table:
         both = [one for one in (self.before, self.outcome) if one is not None]
         header = ("", *["in the log"] * (self.before is not None), f"policy {self.policy.fingerprint}")
-        rows = [(name, *(spelled(one) for one in both)) for name, spelled in _lines(self.level).items()]
+        rows = zip(_FIGURES, *map(_spelled, both), strict=True)
         return table(str(self), header, [row for row in rows if any(row[1:])], self._notes())
 
     def _notes(self) -> list[str]:
         asked = [(line(f.rule), int((f.fired & self.changed & ~self.automatic).sum())) for f in self.decisions.findings]
         by = ", ".join(f"{rule} {n:,}" for rule, n in asked if n)
         freed, waiting = int((self.changed & self.automatic).sum()), int((self.logged.waiting & self.automatic).sum())
-        return [
-            *[f"now to a person, by rule: {by}"] * bool(by),
-            *[f"now automatic: {freed:,}; changes() says of each row why"] * bool(freed),
-            *[f"{waiting:,} of the automatic rows wait for their judgement: this holds if they are like the others"]
-            * bool(waiting),
+        said = [
+            (by, f"now to a person, by rule: {by}"),
+            (freed, f"now automatic: {freed:,}; changes() says of each row why"),
+            (waiting, f"{waiting:,} of the automatic wait for their judgement: this holds if they are like the others"),
         ]
+        return [text for there, text in said if there]
 
     def plot(self, ax: Axes | None = None, *, bins: int = 40) -> Axes:
         """Draw the routes by confidence, and those that change."""
@@ -272,15 +276,9 @@ def _names(reasons: Any) -> str:
     return ", ".join(str(one) for one in reasons if one != "audit") if listed else str(reasons)
 
 
-def _lines(level: float) -> dict[str, Callable[[Outcome], str]]:
-    def spelled(number: float, pattern: str) -> str:
-        return "" if np.isnan(number) else format(number, pattern)
-
-    return {
-        "go through without a person": lambda one: f"{one.coverage:.1%}",
-        "wrong among those": lambda one: str(one.risk or ""),
-        f"wrong, at most ({level:.0%}, one-sided)": lambda one: spelled(one.at_most, ".2%"),
-        "reviews in 1,000": lambda one: f"{one.reviews:,.1f}",
-        "reviews an hour": lambda one: spelled(one.per_hour, ",.1f"),
-        "cost of 1,000, about": lambda one: spelled(one.cost, ",.2f"),
-    }
+def _spelled(one: Outcome) -> tuple[str, ...]:
+    """Return the figures as texts, empty where there is none; see `_FIGURES`."""
+    numbers = (one.coverage, one.at_most, one.reviews, one.per_hour, one.cost)
+    patterns = (".1%", ".2%", ",.1f", ",.1f", ",.2f")
+    first, *more = ("" if np.isnan(n) else format(n, how) for n, how in zip(numbers, patterns, strict=True))
+    return first, str(one.risk or ""), *more
