@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
+from hitl_nb.display import Shows, Table, spell, table
 from hitl_nb.errors import BadInput
 from hitl_nb.evidence.check import count, within
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Certificate:
+class Certificate(Shows):
     """What a threshold rule promises: above `threshold`, risk is at most `target_risk`, and how sure that is.
 
     Examples
@@ -24,6 +25,8 @@ class Certificate:
     ... )
     >>> Certificate.from_dict(promise.to_dict()) == promise
     True
+    >>> print(promise)
+    At 0.9 or more, 70 % go through without a person; at most 2 % of those are wrong (with 95 % confidence, 400 judged).
     """
 
     #: lowest confidence that is decided without a person, a share; None when no threshold qualifies
@@ -62,6 +65,27 @@ class Certificate:
         content = {k: v for k, v in self.to_dict().items() if k not in ("id", "revoked_at")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
+    def revoked(self, now: datetime) -> Certificate:
+        """Return it taken back at a time (UTC); one that is taken back already stays as it is."""
+        return self if self.revoked_at else replace(self, revoked_at=now)
+
+    def __str__(self) -> str:
+        if self.threshold is None:
+            return f"No threshold qualifies: {spell(self.reason_if_none)}."
+        through = f"At {self.threshold:.3g} or more, {_percent(self.coverage)} go through without a person"
+        if self.target_risk is None or self.confidence_level is None:
+            return f"{through}; nothing is promised of those."
+        behind = f"with {_percent(self.confidence_level)} confidence, {self.n:,} judged"
+        return f"{through}; at most {_percent(self.target_risk)} of those are wrong ({behind})."
+
+    def _table(self) -> Table:
+        facts = [("certificate", self.id), ("threshold rule", self.kind), ("holds for model", self.model or "any"),
+                 ("judged cases behind it", f"{self.n:,}")]  # fmt: skip
+        state = "valid" if self.threshold is not None else "sends everything to a person"
+        if self.revoked_at:
+            state = f"taken back at {self.revoked_at:%Y-%m-%d %H:%M} UTC: everything goes to a person"
+        return table(str(self), (), [*facts, ("state", state)], ["next: Policy(certificate) decides by it"])
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values; times as ISO 8601."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -75,3 +99,7 @@ class Certificate:
             raise BadInput(name="certificate", value=sorted(odd), remedy="these fields are unknown or missing")
         at = values.get("revoked_at")
         return cls(**{**values, "revoked_at": datetime.fromisoformat(at) if isinstance(at, str) else at})
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

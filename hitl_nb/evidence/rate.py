@@ -44,12 +44,22 @@ def clopper_pearson(wrong: int, n: int, level: float = 0.95) -> Interval:
     >>> print(clopper_pearson(2, 100))
     2.0% (0.2% to 7.0% at 95%, n = 100)
     """
+    wrong, n = count("wrong", wrong, count("n", n)), int(n)
+    low, high = exact_ends(wrong, n, level)
+    return Interval(estimate=wrong / n if n else math.nan, low=low, high=high, level=level, n=n)
+
+
+def exact_ends(wrong: float, n: float, level: float) -> tuple[float, float]:
+    """Return the ends of that interval; fractions of cases, as weighted samples have them, are taken too.
+
+    >>> [round(end, 3) for end in exact_ends(2.5, 100, 0.9)]
+    [0.006, 0.069]
+    """
     from scipy.special import betaincinv
 
-    wrong, n, tail = count("wrong", wrong, count("n", n)), int(n), (1 - within("level", level, inside=True)) / 2
-    low = float(betaincinv(wrong, n - wrong + 1, tail)) if wrong else 0.0
-    high = float(betaincinv(wrong + 1, n - wrong, 1 - tail)) if wrong < n else 1.0
-    return Interval(estimate=wrong / n if n else math.nan, low=low, high=high, level=level, n=n)
+    tail = (1 - within("level", level, inside=True)) / 2
+    low = float(betaincinv(wrong, n - wrong + 1, tail)) if wrong > 0 else 0.0
+    return low, float(betaincinv(wrong + 1, n - wrong, 1 - tail)) if wrong < n else 1.0
 
 
 def _error_from_disagreement(disagreement: float) -> float:
@@ -120,14 +130,18 @@ def corrected_risk(wrong: int, n: int, disagreements: int, pairs: int, level: fl
     0.8% (0.0% to 3.9% at 95%, n = 2000)
     """
     split = (1 + within("level", level, inside=True)) / 2
-    observed, differ = clopper_pearson(wrong, n, split), clopper_pearson(disagreements, pairs, split)
+    return corrected(clopper_pearson(wrong, n, split), clopper_pearson(disagreements, pairs, split), level)
+
+
+def corrected(observed: Interval, differ: Interval, level: float) -> Interval:
+    """Return `corrected_risk` from intervals of the two rates, each of them at the level ``(1 + level) / 2``."""
     if not differ.high < 0.5:
-        raise _cannot_be_said(pairs_needed(differ.estimate if pairs else ASSUMED_DISAGREEMENT, split))
+        raise _cannot_be_said(pairs_needed(differ.estimate if differ.n else ASSUMED_DISAGREEMENT, differ.level))
 
     def risk(seen: float, disagreement: float) -> float:
         error = _error_from_disagreement(disagreement)
         return min(1.0, max(0.0, (seen - error) / (1 - 2 * error)))
 
     corners = [risk(seen, share) for seen in (observed.low, observed.high) for share in (differ.low, differ.high)]
-    estimate = risk(observed.estimate, differ.estimate) if n else math.nan
+    estimate = risk(observed.estimate, differ.estimate) if observed.n else math.nan
     return Interval(estimate=estimate, low=min(corners), high=max(corners), level=level, n=observed.n)

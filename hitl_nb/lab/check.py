@@ -89,14 +89,14 @@ def check(history: Any, target_risk: float = 0.02, confidence_level: float = 0.9
     carries = bool(len(chance)) and chance.min() > 0
     evidence = rows.evidence(seed) if carries else None
     return Check(
-        rows=len(rows), judged=int(rows.judged.sum()), hard=int((~rows.open).sum()), waiting=int(_waiting(rows).sum()),
+        rows=len(rows), judged=int(rows.judged.sum()), hard=int((~rows.open).sum()), waiting=int(waiting(rows).sum()),
         unseen=int((chance <= 0).sum()), sample=0 if evidence is None else len(evidence), needed=needed,
         probability=1.0 if evidence is None else evidence.probability, promise=(target_risk, confidence_level),
         pace=rows.pace,
     )  # fmt: skip
 
 
-def _waiting(rows: History) -> Any:
+def waiting(rows: History) -> Any:
     """Return the rows that were to be judged, by a rule or a drawn audit, and are not."""
     frame, due = rows.frame, rows.probability >= 1
     if {"audit_uniform", "audit_probability"} <= set(frame):

@@ -64,9 +64,17 @@ class Orchestrator:
         if policy is not None and not isinstance(policy, Policy):
             raise BadInput(name="policy", value=policy, remedy="pass a Policy")
         given = Policy() if confidence_threshold is None else Policy(confidence_threshold)
-        self.policy = policy or given
-        self._policy_dict = self.policy.to_dict()
+        self.use(policy or given)
         self.queue = queue if queue is not None else _default_queue()
+
+    @property
+    def policy(self) -> Policy:
+        """All rules in use."""
+        return self._in_use[0]
+
+    def use(self, policy: Policy) -> None:
+        """Decide by another policy from now on; decisions that are being made go by the old one."""
+        self._in_use = policy, policy.to_dict()
 
     def process(
         self, input_data: dict[str, Any], ai_result: dict[str, Any], *, key: str | None = None,
@@ -94,9 +102,10 @@ class Orchestrator:
         """
         roles = {"key": key, "subject": subject, "group": group, "value": value}
         ids = self.queue.new_ids(1)
-        decision, ready = route_one(self.policy, input_data, ai_result, roles, ids, self.queue.now)
+        policy, stated = self._in_use
+        decision, ready = route_one(policy, input_data, ai_result, roles, ids, self.queue.now)
         wait = self.queue.estimated_wait(decision.expertise, decision.priority)  # before it waits behind itself
-        stored = self.queue.store_decided(ready, self.policy.fingerprint, self._policy_dict)
+        stored = self.queue.store_decided(ready, policy.fingerprint, stated)
         status, reasons = decision.status, decision.reasons
         if stored.task_id != ready.row.task_id:  # the key is known: what was told then holds
             [(status, task)] = self.queue.told([stored.task_id])
@@ -141,7 +150,7 @@ class Orchestrator:
         from hitl_nb.orchestrator.frame import route_frame
 
         roles = {"key": key, "subject": subject, "group": group, "value": value}
-        return route_frame(self.queue, self.policy, self._policy_dict, inputs, predictions, roles, progress)
+        return route_frame(self.queue, *self._in_use, inputs, predictions, roles, progress)
 
     def wait(self, task_id: str, timeout: float | None = None, *, after: int = 0, caller: str = "caller") -> Review:
         """Block until a person has answered a task; from then on the answer cannot be undone.
