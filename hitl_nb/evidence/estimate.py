@@ -18,8 +18,8 @@ def horvitz_thompson(wrong: ArrayLike, probability: ArrayLike, population: int, 
     """Return the error rate among ``population`` cases of which some were judged, each with its own chance.
 
     The sum of 1 / probability over the errors, divided by the population (Horvitz and Thompson 1952). Errors are rare,
-    so the interval is that of a weighted sum of Poisson counts (gamma interval, Fay and Feuer 1997), and not a normal
-    one: without an error it still ends above 0. It is careful where chances differ much.
+    so the interval is that of a weighted sum of Poisson counts (gamma interval, Fay and Feuer 1997, with the mean
+    weight for one error more, Tiwari and others 2006), and not a normal one: without an error it still ends above 0.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ def horvitz_thompson(wrong: ArrayLike, probability: ArrayLike, population: int, 
     if not len(errors) or size < len(errors):
         raise EvidenceError(what=f"{len(errors):,} judged of {size:,} cases: nothing can be said of them")
     tail, weight = (1 - within("level", level, inside=True)) / 2, 1 / (chance * size)
-    total, variance, most = (float(x) for x in (errors @ weight, errors @ weight**2, weight.max()))
+    total, variance = float(errors @ weight), float(errors @ weight**2)
     low = gammaincinv(total**2 / variance, tail) * variance / total if total else 0.0
-    total_, variance_ = total + most, variance + most**2
+    total_, variance_ = total + weight.mean(), variance + np.mean(weight**2)
     high = gammaincinv(total_**2 / variance_, 1 - tail) * variance_ / total_
     return Interval(estimate=min(1.0, total), low=float(low), high=min(1.0, float(high)), level=level, n=len(errors))
 
@@ -65,7 +65,7 @@ def hajek(wrong: ArrayLike, probability: ArrayLike, level: float = 0.95) -> Inte
     rate = float(weight @ errors)
     variance = float(weight**2 @ (errors - rate) ** 2)
     size = rate * (1 - rate) / variance if variance else 1 / float(weight @ weight)
-    return _effective(rate, min(size, len(errors)), len(errors), level)
+    return _effective(rate, size, len(errors), level)
 
 
 def ppi_mean(wrong: ArrayLike, guess: ArrayLike, others: ArrayLike, level: float = 0.95) -> Interval:
