@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BINS, FEWEST = 20, 100
 #: rows that are ranked at once
 CHUNK = 50_000
+CHANGED = "confidences are others than before"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +142,7 @@ class DriftAlarm(Shows):
         if said.errors.fired_at is not None:
             return f"Alarm at judged row {said.errors.fired_at:,}: more than {bound} are wrong; {seen}."
         if said.confidences is not None and said.confidences.fired_at is not None:
-            return f"Alarm at row {said.confidences.fired_at:,}: confidences are others than before; {seen}."
+            return f"Alarm at row {said.confidences.fired_at:,}: {CHANGED}; {seen}."
         return f"No alarm: {seen}, {bound} are promised."
 
     def _table(self) -> Table:
@@ -164,8 +165,10 @@ class DriftAlarm(Shows):
         ax.axhline(np.exp(one.limit), color="C1", linestyle="--", label=f"alarm at {np.exp(one.limit):.0f}")
         if one.fired_at is not None:
             ax.axvline(one.fired_at, color="C1", linewidth=1, linestyle=":")
-        unit = "judged automatic rows" if what == "errors" else "rows"
-        ax.set(xlabel=unit, yscale="log", title=f"Evidence that {what} have changed")
+        unit, said = (
+            ("judged automatic rows", "more are wrong than promised") if what == "errors" else ("rows", CHANGED)
+        )
+        ax.set(xlabel=unit, yscale="log", title=f"Evidence that {said}")
         ax.legend(loc="upper left")
         return ax
 
