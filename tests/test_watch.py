@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import over_http
 
 from hitl_nb import Orchestrator, Policy, open_queue
 from hitl_nb.errors import BadInput
@@ -89,10 +90,10 @@ def test_confidences_other_than_before_take_it_back_before_an_error_is_found(str
 
 def test_it_goes_on_after_a_restart_and_follows_what_others_took_back(tmp_path, clock):
     path = tmp_path / "reviews.duckdb"
-    with open_queue(path, clock=clock) as queue:
+    with open_queue(path, clock=clock) as queue, over_http(queue) as remote:
         stream = Stream(queue, clock)
         watch = Watch(stream.orchestrator, PROMISE)
-        other = Stream(queue, clock)
+        other = Stream(remote, clock)
         elsewhere = Watch(other.orchestrator, PROMISE)
         assert len(logged(queue, "issue_certificate")) == 1
         watch.revoke("the camera was moved")
