@@ -30,14 +30,18 @@ def timed(call):
 
 def filled(path, rows):
     queue = open_queue(path, serve=None)
+    fill(queue, rows)
+    return queue
+
+
+def fill(queue, rows):
+    """Let ``rows`` tasks wait for a claim."""
     orchestrator = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0))
-    for start in range(0, rows, 1_000_000):
-        n = min(1_000_000, rows - start)
+    while (n := min(1_000_000, rows - queue.stats().status.get("pending_review", 0))) > 0:
         confidence = [0.5 + (i % 300) / 1000 for i in range(n)]
         orchestrator.process_frame(
             pd.DataFrame({"i": range(n)}), pd.DataFrame({"label": "a", "confidence": confidence})
         )
-    return queue
 
 
 class Sqlite:
@@ -109,6 +113,7 @@ def one_reviewer(queue, connection, sqlite):
 
 def many_reviewers(queue, n, seconds=2):
     """Return claims with their answers a second, by ``n`` reviewers at once."""
+    queue.claim("bob")  # the head of the line is full
     done, end = [0] * n, time.perf_counter() + seconds
 
     def review(i):
@@ -162,7 +167,10 @@ def main(rows, folder):
             )
         wake = wake_ups(queue)
         print(f"{'wake-up':>10} {wake:.2f} ms = {wake / bare:.1f} bare inserts")
-        rates = [{n: many_reviewers(queue, n) for n in (1, 8, 32)} for _ in range(3)]
+        rates = []
+        for _ in range(3):
+            fill(queue, rows)
+            rates.append({n: many_reviewers(queue, n, seconds=1) for n in (1, 8, 32)})
         for n in (1, 8, 32):
             ratios = sorted(turn[n] / turn[1] for turn in rates)
             rate = statistics.median(turn[n] for turn in rates)

@@ -16,15 +16,15 @@ from hitl_nb import open_queue
 OWN = "import sys; from hitl_nb import open_queue; q = open_queue(sys.argv[1]); print(flush=True); sys.stdin.read()"
 
 
-#: an owner whose main thread counts when it is told to, with a switch interval in seconds
+#: an owner whose main thread counts when it is told to, as it is or with a switch interval in seconds
 BUSY = """
 import select, sys
 from hitl_nb import open_queue
 queue = open_queue(sys.argv[1])
 print(flush=True)
 while word := sys.stdin.readline().strip():
+    sys.setswitchinterval(0.001 if word in ("idle", "busy") else float(word))  # the first is what an owner sets
     if word != "idle":
-        sys.setswitchinterval(float(word))
         n = 0
         while n % 100_000 or not select.select([sys.stdin], [], [], 0)[0]:
             n += 1
@@ -55,7 +55,7 @@ def busy_owner(path, rounds):
         owner.stdout.readline()
         with open_queue(path) as remote:
             for turn in range(4 * 5):  # by turns, so that noise hits all
-                word = ("idle", "0.005", "0.001", "0.0005")[turn % 4]
+                word = ("idle", "busy", "0.005", "0.0005")[turn % 4]
                 owner.stdin.write(f"{word}\n")
                 owner.stdin.flush()
                 for _ in range(rounds // 5):
@@ -64,7 +64,7 @@ def busy_owner(path, rounds):
         owner.stdin.close()
     for word, found in times.items():
         p50, p95 = (1000 * sorted(found)[int(share * len(found))] for share in (0.5, 0.95))
-        what = "idle" if word == "idle" else f"busy, switch interval {1000 * float(word):g} ms"
+        what = word if word in ("idle", "busy") else f"busy, switch interval {1000 * float(word):g} ms"
         ratio = median(found) / median(times["idle"])
         print(f"claim and answer, owner {what}: p50 {p50:.1f} ms, p95 {p95:.1f} ms, ratio {ratio:.1f}")
 

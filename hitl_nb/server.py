@@ -8,6 +8,7 @@ import os
 import secrets
 import selectors
 import socket
+import sys
 import threading
 import time
 import weakref
@@ -29,6 +30,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 #: calls that are done at the same time
 THREADS = 64
+#: most time that other threads of a process that serves are let run before a call has its turn, in seconds
+TURN = 0.001
 #: longest time that one request waits for a change, in seconds
 LONGEST_WAIT = 30.0
 #: how soon a waiting request notices that the server stops, in seconds
@@ -114,6 +117,8 @@ class Server:
                 one.close()
 
     def _serve(self) -> None:
+        # where a cell computes in pure Python, a call waits for half a dozen turns of the interpreter
+        sys.setswitchinterval(min(TURN, sys.getswitchinterval()))
         import uvicorn
 
         with ThreadPoolExecutor(THREADS, thread_name_prefix="hitl_nb-call") as self._threads:

@@ -16,7 +16,7 @@ from hitl_nb import Reviewer, open_queue
 from hitl_nb.errors import AlreadyReviewed, HitlError, ItemChanged, LeaseLost, PayloadErased, SubmitConflict
 from hitl_nb.queue import hand, head, writer
 from hitl_nb.queue.engine import DuckDBEngine
-from hitl_nb.queue.store import task_row
+from hitl_nb.queue.row import task_row
 
 SECRET = "born 1970-01-01"
 JUDGE = Reviewer(id="judge", roles=("reviewer", "adjudicator"))

@@ -33,6 +33,7 @@ from hitl_nb.orchestrator.route import route_one
 from hitl_nb.queue import ReviewQueue, endpoint, wire
 from hitl_nb.queue.http import OwnerGone, RemoteQueue
 from hitl_nb.queue.request import ONCE, SAFE, Requests
+from hitl_nb.server import TURN
 
 #: far longer than anything here takes
 LONG = 60
@@ -101,6 +102,23 @@ def test_a_second_process_works_on_the_same_file(path, owner):
     with open_queue(path, serve=None) as queue:
         assert queue.stats().total == 1
         assert queue.verify() == []
+
+
+def test_an_owner_lets_calls_have_their_turn_soon_once_somebody_calls(path):
+    code = OWN.replace("sys.stdin.read()", "while sys.stdin.readline(): print(sys.getswitchinterval(), flush=True)")
+    with child(code, path) as process:
+
+        def turn():
+            process.stdin.write("\n")
+            process.stdin.flush()
+            return float(process.stdout.readline())
+
+        assert process.stdout.readline() == "ReviewQueue\n"
+        assert turn() == 0.005  # Python's own, while nobody calls
+        with open_queue(path) as queue:
+            queue.stats()
+            assert turn() == TURN
+        process.stdin.close()
 
 
 def test_what_an_orchestrator_stores_is_the_same_from_a_client(path, owner, tmp_path):

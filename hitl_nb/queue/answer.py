@@ -20,11 +20,11 @@ from hitl_nb.errors import (
     UndoRefused,
     plain,
 )
-from hitl_nb.payload import canonical, digest, dump, name, parse
+from hitl_nb.payload import canonical, digest, name, parse
 from hitl_nb.queue import deadline, head
 from hitl_nb.queue.hand import AHEAD, Texts
 from hitl_nb.queue.read import review_of
-from hitl_nb.queue.row import EventRow, TaskRow, aware
+from hitl_nb.queue.row import EventRow, TaskRow, aware, dump_list
 from hitl_nb.queue.store import Transaction, sides
 from hitl_nb.queue.submit import after
 from hitl_nb.task import Move, Review, Reviewer, ReviewOutcome, Status
@@ -102,7 +102,7 @@ def fill(tx: Transaction, reviewer: Reviewer, n: int, expertise: str | None) -> 
 
 def _searched(tx: Transaction, reviewer: Reviewer, expertise: list[str], n: int) -> list[TaskRow]:
     """Return what a reviewer gets from behind the head of the line, where nothing can go to them."""
-    me = json.dumps(reviewer.id, ensure_ascii=False)
+    me = dump_list(reviewer.id)
     words = {"expertises": expertise, "answered": f", {me}]", "passed": me}
     return tx.tasks("candidates", **words, adjudicates=reviewer.adjudicates, n=n)
 
@@ -133,7 +133,7 @@ def release(tx: Transaction, task_id: str, reviewer: Reviewer, reason: str | Non
     row = _held(tx, tx.task(task_id), reviewer, None)
     if reason is None:
         return deadline.give_back(tx, row, Move.RELEASE, row.returns, actor=reviewer.id)
-    skipped = json.dumps(sorted({*json.loads(row.skipped), reviewer.id}), ensure_ascii=False)
+    skipped = dump_list(sorted({*json.loads(row.skipped), reviewer.id}))
     said = _say(tx, row, reason)
     return deadline.give_back(tx, row, Move.RELEASE, row.returns + 1, actor=reviewer.id, about=said, skipped=skipped)
 
@@ -194,11 +194,11 @@ def resolve(tx: Transaction, task_id: str, reviewer: Reviewer, answer: Answer, *
     def review() -> Review:
         event = EventRow(
             seq=tx.seq, task_id=task_id, move="review", at_time=tx.now, actor=reviewer.id, attempt=row.attempt,
-            submit_id=submit_id, body=dump(about),
+            submit_id=submit_id,
         )  # fmt: skip
         said = {("correction", number): answer.correction, ("comment", number): answer.comment}
         parsed = {key: parse(text) for key, text in said.items() if text}
-        return review_of(event, parsed, {"prediction": parse(both[1])} if both[1] else {})
+        return review_of(event, parsed, {"prediction": parse(both[1])} if both[1] else {}, about)
 
     return review
 
@@ -251,7 +251,7 @@ def _settle(
     holds = {} if final is None else _holding(tx, row, final, number, reviewer, answer)
     return tx.move(
         row, Move.REVIEW, to, actor=reviewer.id, submit_id=submit_id, about=about, holder=None, lease_until=None,
-        answers=number, standing=json.dumps(standing, ensure_ascii=False), **holds,
+        answers=number, standing=dump_list(standing), **holds,
     )  # fmt: skip
 
 
@@ -328,7 +328,7 @@ def undo(tx: Transaction, task_id: str, reviewer: Reviewer) -> TaskRow:
         remedy = f"it was delivered at {row.delivered_at}Z; use object() to ask for a second look"
         raise UndoRefused(task_id=task_id, remedy=remedy, when=aware(row.delivered_at), told=row.outcome)
     standing.remove(mine[-1])
-    taken: dict[str, Any] = {"about": {"number": mine[-1][0]}, "standing": json.dumps(standing, ensure_ascii=False)}
+    taken: dict[str, Any] = {"about": {"number": mine[-1][0]}, "standing": dump_list(standing)}
     if row.status == Status.CLAIMED and row.came_from == Status.PENDING:  # somebody else judges it meanwhile
         return tx.move(row, Move.UNDO, Status.CLAIMED, actor=reviewer.id, **taken)
     back = Status.DISPUTED if adjudicated else Status.PENDING

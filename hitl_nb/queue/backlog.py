@@ -21,6 +21,7 @@ FEWEST = 3
 #: open tasks of a kind whose forecasts are followed, and kinds
 MOST_FOLLOWED, MOST_KINDS = 200, 200
 
+_START, _MINUTE = datetime(2020, 1, 1), timedelta(minutes=1)
 #: what tells tasks apart for a wait: expertise and priority
 Kind = tuple[str | None, int]
 
@@ -132,10 +133,11 @@ class Backlog:
                 self._arrived(_minutes(after.created_at), after.expertise, after.priority)
         elif after.attempt > before.attempt or after.answers > before.answers:
             self._heard[before.expertise] = _minutes(now)
-        if after.answers > (before.answers if before else 0) and after.reviewers:  # none: it was undone meanwhile
+        new = after.answers > (before.answers if before else 0)
+        if new and (reviewers := after.reviewers):  # none: it was undone meanwhile
             when, claimed = after.reviewed_at or now, after.claimed_at or now
             created = after.created_at if after.answers == 1 else claimed
-            self._answered(after.expertise, after.reviewers[-1], created, claimed, when)
+            self._answered(after.expertise, reviewers[-1], created, claimed, when)
         if after.status not in OPEN:
             self._came_true(after)
         for expertise in {after.expertise} if before is None else {before.expertise, after.expertise}:
@@ -253,4 +255,4 @@ def _measured(recent: list[Answered], expertise: str | None) -> tuple[Pace, dict
 
 def _minutes(when: datetime) -> float:
     """Return a time as minutes since 2020, in which doubles tell microseconds apart."""
-    return (when - datetime(2020, 1, 1)) / timedelta(minutes=1)
+    return (when - _START) / _MINUTE

@@ -18,7 +18,7 @@ Texts = tuple[tuple[int, str, str], ...]
 #: memory for all tasks and for one of them, in bytes
 MOST_BYTES, MOST_OF_ONE = 32 * 2**20, 2**17
 #: tasks whose payload is read together with one that is not at hand
-AHEAD = 128
+AHEAD = 256
 #: memory of a task beside its texts, in bytes
 _BESIDE = 2000
 #: new submit ids that are sorted in among the others together

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from heapq import merge
 from itertools import islice
 
-from hitl_nb.queue.row import TaskRow
+from hitl_nb.queue.row import TaskRow, dump_list
 from hitl_nb.task import Reviewer, Status
 
 #: rows that a search puts on a shelf; twice as many at most stand there
@@ -80,7 +79,7 @@ class Head:
         if len(known) < len(shelves):
             return None
         bound = min((shelf.bound for shelf in known if shelf.bound is not None), default=None)
-        me = json.dumps(reviewer.id, ensure_ascii=False)
+        me = dump_list(reviewer.id)
         fresh: list[TaskRow] = []
         skipped: list[TaskRow] = []
         for key, row in merge(*(shelf.rows for shelf in known)):

@@ -64,9 +64,11 @@ def page(limit: int) -> int:
     return limit
 
 
-def review_of(event: EventRow, said: Mapping[tuple[str, int], Any], found: Mapping[str, Any]) -> Review:
+def review_of(
+    event: EventRow, said: Mapping[tuple[str, int], Any], found: Mapping[str, Any], facts: dict[str, Any] | None = None
+) -> Review:
     """Return the review of a logged answer; ``found`` is the payload, ``said`` what reviewers wrote."""
-    facts = event.facts
+    facts = facts or event.facts
     number, outcome = facts["number"], ReviewOutcome(facts["outcome"])
     correction = said.get(("correction", number))
     answers = {ReviewOutcome.APPROVE: found.get("prediction"), ReviewOutcome.CORRECT: correction}

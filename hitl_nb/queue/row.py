@@ -107,7 +107,7 @@ class TaskRow:
     @property
     def reviewers(self) -> list[str]:
         """Those whose answers stand."""
-        return [reviewer for _, reviewer in json.loads(self.standing)]
+        return [] if self.standing == "[]" else [reviewer for _, reviewer in json.loads(self.standing)]
 
     @property
     def random_audit(self) -> bool:
@@ -119,6 +119,9 @@ class TaskRow:
 COLUMNS = tuple(field.name for field in fields(TaskRow))
 #: returns the values of a row, in that order
 values = attrgetter(*COLUMNS)
+_PLACES = tuple(TaskRow.__dict__[column].__set__ for column in COLUMNS)
+#: the JSON of a list or a text in a column
+dump_list = json.JSONEncoder(ensure_ascii=False).encode
 _TIMES = ("created_at", "deadline", "due_at", "lease_until", "claimed_at", "reviewed_at", "delivered_at", "erased_at")
 
 
@@ -159,6 +162,15 @@ EVENT_COLUMNS = tuple(field.name for field in fields(EventRow))
 event_values = attrgetter(*EVENT_COLUMNS)
 
 
+def task_row(line: Iterable[Any]) -> TaskRow:
+    """Return a line of the task table as a record, in half the time of its own constructor: each change makes one."""
+    row = object.__new__(TaskRow)
+    for place, value in zip(_PLACES, line, strict=True):
+        place(row, value)
+    object.__setattr__(row, "task_id", str(row.task_id))
+    return row
+
+
 def change(row: TaskRow, move: Move, to: Status, **columns: Any) -> TaskRow:
     """Return the row after a legal move; the table of moves is the only judge.
 
@@ -171,13 +183,16 @@ def change(row: TaskRow, move: Move, to: Status, **columns: Any) -> TaskRow:
         legal = ", ".join(MOVES[Status(row.status)]) or "nothing"
         remedy = f"from here it can: {legal}"
         raise IllegalMove(task_id=row.task_id, status=row.status, move=str(move), remedy=remedy)
-    return TaskRow(**dict(zip(COLUMNS, values(row), strict=True)) | columns | {"status": str(to)})
+    after = task_row(values(row))
+    for column, value in {**columns, "status": str(to)}.items():
+        object.__setattr__(after, column, value)
+    return after
 
 
-def difference(before: TaskRow, after: TaskRow) -> dict[str, Any]:
-    """Return the columns that changed, as JSON values; the number of the event is none of them."""
-    pairs = zip(COLUMNS[:-1], values(before), values(after), strict=False)
-    return {c: v.isoformat() if isinstance(v, datetime) else v for c, old, v in pairs if old != v}
+def difference(before: TaskRow, after: TaskRow, columns: Iterable[str] = COLUMNS) -> dict[str, Any]:
+    """Return those of some columns that changed, as JSON values; the number of the event is none of them."""
+    pairs = [(c, getattr(after, c)) for c in columns if getattr(after, c) != getattr(before, c) and c != "seq"]
+    return {c: v.isoformat() if isinstance(v, datetime) else v for c, v in pairs}
 
 
 def fold(row: TaskRow | None, event: EventRow) -> TaskRow:
@@ -205,7 +220,7 @@ def aware(when: datetime | None) -> datetime | None:
 def dump_reasons(reasons: Iterable[Reason]) -> str:
     """Return reasons as JSON without their values, which stand in the payload alone."""
     keep = ("rule", "says", "bound", "field", "hard")
-    return json.dumps([{k: getattr(r, k) for k in keep} for r in reasons], ensure_ascii=False)
+    return dump_list([{k: getattr(r, k) for k in keep} for r in reasons])
 
 
 def load_reasons(text: str, payload: dict[str, Any], confidence: float | None) -> tuple[Reason, ...]:

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from hitl_nb.errors import PayloadErased, TaskNotFound
 from hitl_nb.payload import canonical, digest, dump, parse
 from hitl_nb.queue.hand import AHEAD, MOST_OF_ONE, AtHand, Texts
-from hitl_nb.queue.row import COLUMNS, EVENT_COLUMNS, EventRow, TaskRow, aware, change, difference, event_values, values
+from hitl_nb.queue.row import (
+    COLUMNS,
+    EVENT_COLUMNS,
+    EventRow,
+    TaskRow,
+    aware,
+    change,
+    difference,
+    event_values,
+    task_row,
+    values,
+)
 from hitl_nb.task import Move, Status
 
 if TYPE_CHECKING:
@@ -239,7 +250,7 @@ class Transaction:
         """Change a task by a legal move and log it; ``more`` holds columns, ``actor`` and ``submit_id``."""
         actor, submit_id = more.pop("actor", None), more.pop("submit_id", None)
         after = change(row, move, to, seq=self.seq + 1, **more)
-        body = dump({"set": difference(row, after), **(about or {})})
+        body = dump({"set": difference(row, after, ("status", *more)), **(about or {})})
         self._log(str(move), row.task_id, body, actor=actor, submit_id=submit_id, attempt=after.attempt)
         return self._keep(row, after)
 
@@ -341,12 +352,6 @@ def is_id(task_id: object) -> bool:
     """Whether a value has the form of a task id."""
     form = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
     return isinstance(task_id, str) and re.fullmatch(form, task_id) is not None
-
-
-def task_row(row: Iterable[Any]) -> TaskRow:
-    """Return a line of the task table as a record."""
-    values = dict(zip(COLUMNS, row, strict=True))
-    return TaskRow(**values | {"task_id": str(values["task_id"])})
 
 
 def event_row(row: Iterable[Any]) -> EventRow:
