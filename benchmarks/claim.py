@@ -18,6 +18,8 @@ import duckdb
 import pandas as pd
 
 from hitl_nb import Orchestrator, Policy, open_queue
+from hitl_nb.queue.read import as_task
+from hitl_nb.queue.store import payloads
 
 ROUNDS = 300
 
@@ -111,6 +113,13 @@ def one_reviewer(queue, connection, sqlite):
     return {name: statistics.median(side) * 1e3 for name, side in zip(calls, zip(*took, strict=True), strict=True)}
 
 
+def payload_part(queue, rounds=200):
+    """Return the median milliseconds in which a claim makes the payload that it brings of texts that are at hand."""
+    [task] = queue.claim("ann")
+    both = queue.store.write(lambda tx: (tx.task(task.task_id), tx.hand.texts(task.task_id)))
+    return statistics.median(timed(lambda: as_task(both[0], payloads(both[1], both[0]))) for _ in range(rounds)) * 1e3
+
+
 def many_reviewers(queue, n, seconds=2):
     """Return claims with their answers a second, by ``n`` reviewers at once."""
     queue.claim("bob")  # the head of the line is full
@@ -165,6 +174,8 @@ def main(rows, folder):
                 f"{name:>10} {ours:.2f} ms = {ours / bare:.1f} bare inserts; sqlite {other:.2f} ms = "
                 f"{other / theirs:.1f} of its own, {other / ours:.2f} of ours"
             )
+        part = payload_part(queue)
+        print(f"   without its payload a claim is {(found['claim'] - part) / bare:.1f} bare inserts")
         wake = wake_ups(queue)
         print(f"{'wake-up':>10} {wake:.2f} ms = {wake / bare:.1f} bare inserts")
         rates = []

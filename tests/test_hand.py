@@ -151,7 +151,8 @@ def true_to_the_file(queue):
     def compare(tx):
         for task_id, (row, texts, size) in queue.store._hand._kept.items():
             assert row is None or [row] == [task_row(found) for found in tx.rows("get_task", task_id=task_id)]
-            assert texts is None or sorted(texts) == sorted(tx.rows("get_payload", task_id=task_id))
+            there = sorted(row[1:] for row in tx.rows("get_payloads", task_ids=[task_id]))
+            assert texts is None or sorted(texts) == there
             assert size > 0
         assert queue.store._hand._bytes == sum(size for _, _, size in queue.store._hand._kept.values())
 

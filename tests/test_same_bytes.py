@@ -34,7 +34,7 @@ def stored(queue, since=0):
         for event in tx.events("events_since", since=since, limit=100):
             if event.move == "submit":
                 columns = {c: repr(getattr(tx.task(event.task_id), c)) for c in COLUMNS if c not in OWN}
-                payload = sorted(tx.rows("get_payload", task_id=event.task_id))
+                payload = sorted(row[1:] for row in tx.rows("get_payloads", task_ids=[event.task_id]))
                 facts = (event.actor, event.attempt, repr(event.confidence), repr(event.value), event.body)
                 found.append({"payload": payload, "event": facts, "task": columns})
         return found

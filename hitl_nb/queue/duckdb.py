@@ -238,9 +238,9 @@ class DuckDBStore:
             self._hold.acknowledge(self._seq)
         for job, reason in refused:
             job.end(error=reason)
-        for job, result, transaction in done:
+        for job, result, _ in done:
             job.end(result)
-            self._wake(transaction)
+        self._wake([task_id for *_, transaction in done for task_id in transaction.changed])
         if failed:
             raise told(self.name, failed) from failed
 
@@ -256,9 +256,9 @@ class DuckDBStore:
         for (expertise, priority, due), count in transaction.arrived.items():
             self._backlog.arrived(expertise, priority, due, count, transaction.now)
 
-    def _wake(self, transaction: Transaction) -> None:
+    def _wake(self, changed: list[str]) -> None:
         with self._lock:
-            calls = [wake for task_id in transaction.changed for wake in self._watchers.get(task_id, ())]
+            calls = [wake for task_id in changed for wake in self._watchers.get(task_id, ())]
         for wake in calls:
             try:
                 wake()

@@ -82,7 +82,7 @@ class Head:
         me = dump_list(reviewer.id)
         fresh: list[TaskRow] = []
         skipped: list[TaskRow] = []
-        for key, row in merge(*(shelf.rows for shelf in known)):
+        for key, row in merge(*(shelf.rows for shelf in known)) if known[1:] else known[0].rows:
             if len(fresh) == n or (bound is not None and key > bound):
                 break
             if _may_claim(row, reviewer, me):

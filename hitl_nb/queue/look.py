@@ -15,7 +15,7 @@ from hitl_nb.queue.backlog import Backlog
 from hitl_nb.queue.engine import DuckDBEngine
 from hitl_nb.queue.file import SETTINGS, attach, check_file, told
 from hitl_nb.queue.hold import Hold
-from hitl_nb.queue.row import COLUMNS
+from hitl_nb.queue.row import COLUMNS, values
 from hitl_nb.queue.store import Transaction
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Look:
         behind = upkeep.catch_up(engine)
         if behind:
             self.connection.execute("CREATE TEMP TABLE caught_up AS FROM looked.task LIMIT 0")
-            engine.put("caught_up", COLUMNS, [[getattr(row, c) for c in COLUMNS] for _, row in behind.values()])
+            engine.put("caught_up", COLUMNS, [values(row) for _, row in behind.values()])
             engine.commit()
             rest = "FROM looked.task WHERE task_id NOT IN (SELECT task_id FROM caught_up)"
             self.connection.execute(f"CREATE TEMP VIEW task AS SELECT * {rest} UNION ALL FROM caught_up")

@@ -46,14 +46,11 @@ SELECT * FROM task WHERE task_id = :task_id;
 -- get_tasks: Several tasks.
 SELECT * FROM task WHERE task_id = ANY(:task_ids);
 
--- get_payload: All payloads of one task.
-SELECT version, kind, body FROM payload WHERE task_id = :task_id;
-
 -- get_texts: Payloads of some tasks; a text over ``most`` bytes is left out unless its whole task is wanted.
 SELECT task_id, version, kind, CASE WHEN strlen(body) <= :most OR list_contains(:whole, task_id) THEN body END
 FROM payload WHERE task_id = ANY(:task_ids);
 
--- get_payloads: All payloads of several tasks.
+-- get_payloads: All payloads of some tasks.
 SELECT task_id, version, kind, body FROM payload WHERE task_id = ANY(:task_ids);
 
 -- events_of: The log of one task.

@@ -141,7 +141,7 @@ def as_tasks(tx: Transaction, rows: list[TaskRow]) -> list[ReviewTask]:
 def get(tx: Transaction, task_id: str) -> ReviewTask:
     """Return one task with the answers that stand."""
     row = tx.task(task_id)
-    found = payloads(tx.rows("get_payload", task_id=task_id), row)
+    found = payloads(tx.texts([task_id])[task_id], row)
     return as_task(row, found, standing(tx, row, found))
 
 
@@ -253,7 +253,7 @@ def events(tx: Transaction, since: int, limit: int) -> list[dict[str, Any]]:
 def explain(tx: Transaction, task_id: str) -> str:
     """Say why a task is where it is: reasons, policy, model, who did what when."""
     row = tx.task(task_id)
-    found = payloads(tx.rows("get_payload", task_id=task_id), row)
+    found = payloads(tx.texts([task_id])[task_id], row)
     lines = [f"Task {task_id} is {row.status}.", *_origin(row, found)]
     for event in tx.events("events_of", task_id=task_id):
         lines.append(f"{event.at_time:%Y-%m-%d %H:%M:%S} UTC: {_sentence(event, found)}")

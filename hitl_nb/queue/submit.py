@@ -6,21 +6,22 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from numbers import Real
 from typing import Any
 
 from hitl_nb.errors import BadInput, KeyConflict
-from hitl_nb.payload import canonical, name
-from hitl_nb.queue.row import TaskRow, change, difference, dump_reasons
+from hitl_nb.payload import canonical, dump, name
+from hitl_nb.queue.row import COLUMNS, TaskRow, change, difference, dump_list, dump_reasons
 from hitl_nb.queue.store import Transaction
 from hitl_nb.task import CONSENSUS, ON_DEADLINE, Move, Priority, Reason, Status
 
-_DEFAULTS = {f.name: f.default for f in fields(TaskRow) if f.default is not MISSING}
+_BLANK = TaskRow(task_id="", status="", created_at=datetime.min)
 #: columns that stand in the event itself, or follow from the payload
 _TYPED = ("task_id", "created_at", "confidence", "audit_uniform", "value", "key_hash", "seq")
+_FIRST = [column for column in COLUMNS if column not in _TYPED]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +40,7 @@ class Submission:
 
 def first_body(row: TaskRow) -> str:
     """Return the body of a first event: the columns that are not the default."""
-    columns = {c: v for c in _DEFAULTS if c not in _TYPED and (v := getattr(row, c)) != _DEFAULTS[c]}
-    columns["status"] = row.status
-    for key, value in columns.items():
-        if isinstance(value, datetime):
-            columns[key] = value.isoformat()
-    return json.dumps({"set": columns}, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return dump({"set": difference(_BLANK, row, _FIRST)})
 
 
 def texts(input_data: Any, ai_prediction: Any, **more: Any) -> dict[str, str]:
@@ -131,7 +127,7 @@ def store(tx: Transaction, submission: Submission) -> TaskRow:
 def known_key(tx: Transaction, hashed: int, given: Mapping[str, str]) -> TaskRow | None:
     """Return the task of a key, after comparing its content."""
     for task_id, _ in tx.rows("known_keys", hashes=[hashed]):
-        texts_of = {kind: body for version, kind, body in tx.rows("get_payload", task_id=str(task_id)) if version == 1}
+        texts_of = {kind: body for version, kind, body in tx.texts([str(task_id)])[str(task_id)] if version == 1}
         if texts_of.get("key") != given["key"]:
             continue
         if any(texts_of.get(side) != given[side] for side in ("input", "prediction")):
@@ -208,7 +204,7 @@ def rank(priority: Any) -> int:
 def _escalation(words: Any) -> str:
     if isinstance(words, str):
         raise BadInput(name="escalation", value=words, remedy=f"pass a list of expertises, such as [{words!r}]")
-    return json.dumps([name("escalation", word) for word in words], ensure_ascii=False)
+    return dump_list([name("escalation", word) for word in words])
 
 
 def _optional_name(what: str, value: Any) -> str | None:

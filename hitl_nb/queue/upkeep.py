@@ -112,8 +112,8 @@ def catch_up(engine: Engine) -> dict[str, tuple[TaskRow | None, TaskRow]]:
 
 def _key_of(engine: Engine, task_id: str) -> int | None:
     """Return the number of a task's key, which stands in the payload and not in the log."""
-    rows = engine.rows("get_payload", task_id=task_id)
-    return next((key_hash(parse(body)) for _, kind, body in rows if kind == "key"), None)
+    rows = engine.rows("get_payloads", task_ids=[task_id])
+    return next((key_hash(parse(body)) for *_, kind, body in rows if kind == "key"), None)
 
 
 def rebuild(tx: Transaction, path: str = ":memory:") -> int:
