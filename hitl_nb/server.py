@@ -58,6 +58,8 @@ _log = logging.getLogger("hitl_nb")
 class Server:
     """Serves a queue from a thread; until the first client comes that thread sleeps and nothing heavy is loaded.
 
+    From then on the whole process changes threads each millisecond where several want to run (`sys.setswitchinterval`).
+
     Parameters
     ----------
     queue
