@@ -148,8 +148,9 @@ def test_integer_ids_are_ordered_as_numbers():
 
 def test_rows_that_cannot_be_judged_come_first():
     p = np.array([[0.5, 0.5], [math.nan, math.nan], [0.9, 0.1], [math.inf, 0.0]])
+    given = {"X": np.eye(4), "labelled": np.eye(4)[:1], "n": 3, "votes": np.full((4, 2, 2), 0.5)}
     for strategy in STRATEGIES.values():
-        assert set(select(score_pool(strategy, p, RNG), 2).tolist()) == {1, 3}
+        assert set(select(score_pool(strategy, p, RNG, **given), 2).tolist()) == {1, 3}
 
 
 @pytest.mark.parametrize("n", [-1, 1.5, True])

@@ -1,24 +1,28 @@
 """Active learning without a queue: what to ask, how labels count, fit, compare, stored models."""
 
+from hitl_nb.learner.activeml import from_activeml
 from hitl_nb.learner.challenger import Challenger
 from hitl_nb.learner.learner import Learner
 from hitl_nb.learner.models import ModelRecord, ModelStore
-from hitl_nb.learner.strategy import STRATEGIES, Strategy, check_strategy, score_pool, select
+from hitl_nb.learner.strategy import GIVEN, STRATEGIES, Stochastic, Strategy, check_strategy, score_pool, select
 from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, check_weighting, effective_size, fit_weights
 
 __all__ = [
+    "GIVEN",
     "STRATEGIES",
     "WEIGHTINGS",
     "Challenger",
     "Learner",
     "ModelRecord",
     "ModelStore",
+    "Stochastic",
     "Strategy",
     "Weighting",
     "check_strategy",
     "check_weighting",
     "effective_size",
     "fit_weights",
+    "from_activeml",
     "score_pool",
     "select",
 ]

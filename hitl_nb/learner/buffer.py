@@ -140,6 +140,21 @@ class Buffer:
         self._synced, self._fields = ids, list(frame.columns)
         return len(gone) + changed
 
+    def framed(self, pool: Any) -> pd.DataFrame:
+        """Give the rows of an array the stored feature names."""
+        if isinstance(pool, pd.DataFrame):
+            return pool
+        array = np.asarray(pool)
+        if array.ndim != 2 or array.shape[1] != len(self.columns):
+            raise BadInput(name="pool", value=array.shape, remedy=f"must have the columns {self.columns}")
+        return pd.DataFrame(array, columns=self.columns)
+
+    def block(self, rows: Any) -> Any:
+        """Return X for some rows of a pool of any kind; without names of columns an array is X as it is."""
+        if not (isinstance(rows, pd.DataFrame) or self.columns or callable(self.features)):
+            return rows
+        return self.inputs(self.framed(rows.toarray() if hasattr(rows, "toarray") else rows))
+
     def inputs(self, frame: pd.DataFrame) -> Any:
         """Return X for an estimator; the frame may hold more columns than are used."""
         names = self.columns or self._feature_columns(frame)  # a model from elsewhere, before the first row

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
@@ -22,7 +22,8 @@ from hitl_nb.learner.buffer import HASH, Buffer, Features, Rejects, as_labels, a
 from hitl_nb.learner.challenger import Challenger, probabilities_of
 from hitl_nb.learner.modal import WeightedActiveLearner
 from hitl_nb.learner.models import ModelRecord
-from hitl_nb.learner.strategy import STRATEGIES, Strategy, score_pool, select
+from hitl_nb.learner.pool import Asking, choose
+from hitl_nb.learner.strategy import STRATEGIES, Strategy, wants
 from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, effective_size, fit_weights
 
 #: rows of the random holdout where the initial labels are enough for it
@@ -30,6 +31,8 @@ HOLDOUT_ROWS = 200
 
 
 def _named(value: Any, known: Mapping[str, Any], kind: str) -> tuple[str, Any]:
+    if getattr(value, "__module__", "").startswith("modAL."):
+        value = value.__name__
     if callable(value):
         return getattr(value, "__name__", type(value).__name__), value
     if value not in known:
@@ -96,6 +99,7 @@ class Learner:
         if isinstance(min_samples, bool) or not min_samples >= 1:
             raise BadInput(name="min_samples", value=min_samples, remedy="must be 1 or more")
         self.strategy, self._score = _named(strategy, STRATEGIES, "strategy")
+        wants(self._score)
         self.weighting, self._weigh = _named(weighting, WEIGHTINGS, "weighting")
         self.estimator, self.min_samples, self.holdout, self.seed = estimator, min_samples, holdout, seed
         self.buffer = Buffer(features, rejects)
@@ -313,40 +317,39 @@ class Learner:
             raise LearnerError(what=plain("no model in use; promote the first one: promote(fit(force=True))"))
         return self.champion
 
-    def _framed(self, pool: Any) -> pd.DataFrame:
-        """Give the rows of an array the stored feature names."""
-        if isinstance(pool, pd.DataFrame):
-            return pool
-        array = np.asarray(pool)
-        names = self.buffer.columns
-        if array.ndim != 2 or array.shape[1] != len(names):
-            raise BadInput(name="pool", value=array.shape, remedy=f"must have the columns {names}")
-        return pd.DataFrame(array, columns=names)
+    def select(self, pool: Any, n: int, ids: Any = None) -> NDArray[np.intp]:
+        """Return the positions in `pool` of the `n` rows to ask a person about, the most wanted first; see `batch`."""
+        return self.batch(pool, n, ids)["position"].to_numpy(dtype=np.intp)
 
-    def select(self, pool: Any, n: int, ids: ArrayLike | None = None) -> NDArray[np.intp]:
-        """Return the positions in `pool` of the `n` rows to ask a person about, the most wanted first.
+    def batch(self, pool: Any, n: int, ids: Any = None) -> pd.DataFrame:
+        """Return the `n` rows of a pool to ask a person about, the most wanted first.
 
         Scores are the champion's, ties go by id; without a champion the order is random by `seed`. Rows that the
-        champion cannot judge come first; rows of the holdout never come.
+        champion cannot judge come first; rows of the holdout never come. Blocks of rows are scored through joblib:
+        ``joblib.parallel_config(n_jobs=4)`` spreads them over processes, ``backend="dask"`` over machines.
 
         Parameters
         ----------
-        pool : DataFrame with the feature columns, or an array (m, features)
-        ids : array (m,) of stable ids; default the column task_id, else the row numbers
+        pool : DataFrame with the feature columns; array or sparse matrix (m, features); path of a Parquet file; DuckDB
+            relation or another stream of Arrow; iterator of such parts. Of what comes in parts only the best rows are
+            kept in memory, so a strategy that compares all rows refuses it
+        ids : array (m,) of stable ids, or the name of their column; default the column task_id, else the row numbers
+
+        Returns
+        -------
+        DataFrame with one row for each of the batch
+            position (row of the pool), task_id, score (NaN: cannot be judged), left (rows that could still be drawn),
+            draw_probability (of this draw among those), review_probability (of coming into the batch at all: weights of
+            one by it are unbiased for the pool, Kool 2019); both NaN for a strategy without chance
         """
-        frame = self._framed(pool)
-        if ids is None and "task_id" in frame.columns:
-            ids = frame["task_id"].to_numpy()
-        names = np.arange(len(frame)) if ids is None else np.asarray(ids)
-        if names.shape != (len(frame),):
-            raise BadInput(name="ids", value=names.shape, remedy=f"needs one id for each of the {len(frame)} rows")
-        held = [] if ids is None else sorted(self._with_holdout(self.buffer.rows))
-        free = np.flatnonzero(~np.isin(names.astype(str), held))
-        rng = np.random.default_rng([self.seed, len(self.buffer.rows)])
-        if self.champion is None or not len(free):
-            return free[select(rng.random(len(free)), n, names[free])]
-        matrix = probabilities_of(self.champion.model, self.buffer.inputs(frame.iloc[free]))
-        return free[select(score_pool(self._score, matrix, rng), n, names[free])]
+        rows, names = self.buffer.rows, wants(self._score)
+        held, given = self._with_holdout(rows), dict[str, Any]()
+        if self.champion is not None and names & {"labelled", "labels"}:
+            used = rows[self._trains(rows, held)]
+            given = {"labelled": self.buffer.block(used) if len(used) else used, "labels": as_labels([*used["label"]])}
+        model = self.champion.model if self.champion else None
+        asking = Asking(model=model, strategy=self._score, seed=(self.seed, len(rows)), held=held, given=given)
+        return choose(pool, n, ids, asking, self.buffer.block)
 
     def predict(self, frame: Any, probabilities: bool = False) -> pd.DataFrame:
         """Return the champion's answers: columns label, confidence (share), model (version), index as in `frame`.
@@ -354,7 +357,7 @@ class Learner:
         A row that the model cannot judge has label None and confidence NaN, which every policy sends to a person.
         With `probabilities` a column of dicts {label: p} comes with it.
         """
-        champion, frame = self._in_use(), self._framed(frame)
+        champion, frame = self._in_use(), self.buffer.framed(frame)
         labels, matrix = self._answers(champion.model, frame)
         answers: dict[str, Any] = {"label": labels, "confidence": matrix.max(axis=1), "model": champion.version}
         if probabilities:

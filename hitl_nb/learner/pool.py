@@ -1,0 +1,208 @@
+"""Pools of any size: scored in blocks, side by side where joblib is told so, of which only the best rows are kept."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+from hitl_nb.errors import BadInput
+from hitl_nb.evidence.check import count
+from hitl_nb.learner.challenger import probabilities_of
+from hitl_nb.learner.committee import split, votes_of
+from hitl_nb.learner.strategy import Stochastic, Strategy, score_pool, select, wants
+from hitl_nb.learner.weighting import rows_at
+
+Floats = NDArray[np.float64]
+
+#: rows that the model judges at a time; fewer for a committee, whose votes are many times as large
+ROWS, VOTED_ROWS = 32_768, 2_048
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asking:
+    """How to choose from a pool: what a block needs wherever it is scored."""
+
+    #: the champion; None: ask at random
+    model: Any
+    #: query strategy
+    strategy: Strategy
+    #: of all draws
+    seed: tuple[int, ...]
+    #: ids that never come
+    held: frozenset[str]
+    #: what the strategy names besides X and votes: labelled, labels
+    given: dict[str, Any]
+
+    @property
+    def by(self) -> Strategy:
+        """The strategy; random without a model."""
+        return Stochastic(power=0.0) if self.model is None else self.strategy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Best:
+    """The best rows of some blocks, one more than are wanted, and what the blocks hold in all."""
+
+    #: columns position, task_id, score, weight; the most wanted first
+    rows: pd.DataFrame
+    #: rows that could be judged
+    judged: int
+    #: sum of their weights
+    weight: float
+
+
+def chunks(pool: Any) -> Iterator[Any]:
+    """Return the parts of a pool, each a DataFrame, an array or a sparse matrix.
+
+    >>> [len(part) for part in chunks(iter([[[1.0]], [[2.0], [3.0]]]))]
+    [1, 2]
+    """
+    if isinstance(pool, (str, os.PathLike)):
+        from pyarrow.parquet import ParquetFile
+
+        pool = ParquetFile(pool)
+    if isinstance(pool, (pd.DataFrame, list, tuple)):
+        parts: Any = [pool]
+    elif hasattr(pool, "iter_batches"):
+        parts = pool.iter_batches(ROWS)
+    elif hasattr(pool, "__arrow_c_stream__"):
+        from pyarrow import RecordBatchReader
+
+        parts = RecordBatchReader.from_stream(pool)
+    else:
+        parts = [pool] if hasattr(pool, "shape") else pool
+    for part in parts:
+        known = isinstance(part, pd.DataFrame) or hasattr(part, "tocsr")
+        part = part.to_pandas() if hasattr(part, "to_pandas") else part if known else np.asarray(part)
+        yield part.tocsr() if hasattr(part, "tocsr") else part
+
+
+def _ids(part: Any, ids: Any, start: int, rows: int) -> tuple[NDArray[Any], bool]:
+    """Return an id for each row of a part, and whether they were given; else they are row numbers."""
+    column = "task_id" if ids is None else ids
+    if isinstance(column, str):
+        given = column in getattr(part, "columns", ())
+        if not given and ids is not None:
+            raise BadInput(name="ids", value=ids, remedy="is no column of the pool; name one, or give an array of ids")
+        column = part[column] if given else np.arange(start, start + rows)
+    else:
+        given = True
+    names = np.asarray(column)
+    if names.shape != (rows,):
+        raise BadInput(name="ids", value=names.shape, remedy=f"needs one id for each of the {rows} rows")
+    return (names if names.dtype.kind in "iu" else names.astype(str)), given
+
+
+def _blocks(
+    pool: Any, ids: Any, asking: Asking, inputs: Callable[[Any], Any]
+) -> Iterator[tuple[Any, NDArray[Any], NDArray[np.intp]]]:
+    """Return the free rows of a pool block by block, in the order of their ids: X, ids, positions."""
+    names, start = wants(asking.by), 0
+    for number, part in enumerate(chunks(pool)):
+        rows = part.shape[0]
+        if number and ("n" in names or not (ids is None or isinstance(ids, str))):
+            what = "ids" if "n" not in names else "pool"
+            remedy = (
+                "name the column of the ids" if what == "ids" else "this strategy compares all rows; give one array"
+            )
+            raise BadInput(name=what, value=type(pool).__name__, remedy=f"the pool comes in parts: {remedy}")
+        own, given = _ids(part, ids, start, rows)
+        order = np.argsort(own, kind="stable") if given else np.arange(rows)
+        if given and asking.held:
+            order = order[~np.isin(own[order].astype(str), list(asking.held))]
+        size = max(len(order), 1) if "n" in names else VOTED_ROWS if "votes" in names else ROWS
+        for first in range(0, len(order), size):
+            block = order[first : first + size]
+            yield inputs(rows_at(part, block)), own[block], start + block
+        start += rows
+
+
+def _numbers(x: Any) -> Any:
+    try:
+        return check_array(x, accept_sparse="csr", dtype=np.float64)
+    except ValueError as error:
+        remedy = "this strategy works on finite numbers; encode and impute in a pipeline before the classifier"
+        raise BadInput(name="X", value=type(x).__name__, remedy=f"{remedy} ({error})") from error
+
+
+def _scores(asking: Asking, x: Any, matrix: Floats, rng: np.random.Generator, n: int) -> Floats:
+    """Return the scores of a block; what the strategy names is made for the rows that can be judged."""
+    names = wants(asking.by)
+    if not names:
+        return score_pool(asking.by, matrix, rng)
+    judged, scores = np.flatnonzero(np.isfinite(matrix).all(axis=1)), np.full(len(matrix), math.nan)
+    if len(judged):
+        before = split(asking.model)[0]
+        given = {"n": n, "model": asking.model, "X": rows_at(x, judged), **asking.given}
+        for name in ("X", "labelled"):
+            if name in given and before is not None and given[name].shape[0]:
+                given[name] = before.transform(given[name])
+        if "votes" in names:
+            given["votes"] = votes_of(asking.model, given["X"])
+        if "X" in names:
+            given["X"] = _numbers(given["X"])
+        if "labelled" in names:
+            labelled = given["labelled"]
+            given["labelled"] = _numbers(labelled) if labelled.shape[0] else np.empty((0, given["X"].shape[1]))
+        scores[judged] = score_pool(asking.by, matrix[judged], rng, **given)
+    return scores
+
+
+def _best(asking: Asking, x: Any, ids: NDArray[Any], positions: NDArray[np.intp], n: int, number: int) -> Best:
+    """Judge one block and keep its best rows; runs wherever joblib sends it."""
+    rng = np.random.default_rng([*asking.seed, number])
+    matrix = np.ones((len(ids), 1)) if asking.model is None else probabilities_of(asking.model, x)
+    scores = _scores(asking, x, matrix, rng, n)
+    weights = np.full(len(ids), math.nan)
+    if isinstance(asking.by, Stochastic):
+        weights = score_pool(asking.by.weight, matrix, rng)
+    rows = pd.DataFrame({"position": positions, "task_id": ids, "score": scores, "weight": weights})
+    judged = np.isfinite(scores)
+    return Best(rows=_first(rows, n + 1), judged=int(judged.sum()), weight=float(weights[judged].sum()))
+
+
+def _first(rows: pd.DataFrame, n: int) -> pd.DataFrame:
+    return rows.iloc[select(rows["score"], n, rows["task_id"])]
+
+
+def _merged(one: Best, other: Best, n: int) -> Best:
+    rows = _first(pd.concat([one.rows, other.rows], ignore_index=True), n + 1)
+    return Best(rows=rows, judged=one.judged + other.judged, weight=one.weight + other.weight)
+
+
+def _probabilities(best: Best, n: int) -> pd.DataFrame:
+    """Add to the rows drawn how likely each draw and each row was; NaN where no chance was in it."""
+    rows, after = best.rows.head(n).reset_index(drop=True), best.rows["score"].iloc[n:]
+    weight, drawn = rows["weight"].to_numpy(), rows["score"].notna()
+    gone = np.nan_to_num(weight).cumsum() - np.nan_to_num(weight)
+    left = best.judged - drawn.cumsum() + drawn
+    with np.errstate(over="ignore"):
+        chance = -np.expm1(-weight * np.exp(-after.iloc[0])) if len(after) else np.where(np.isnan(weight), weight, 1.0)
+    return rows.drop(columns="weight").assign(
+        left=left,
+        draw_probability=np.minimum(weight / np.maximum(best.weight - gone, weight), 1),
+        review_probability=chance,
+    )
+
+
+def choose(pool: Any, n: int, ids: Any, asking: Asking, inputs: Callable[[Any], Any]) -> pd.DataFrame:
+    """Return the rows to ask first, see `Learner.batch`; `inputs` makes of rows of the pool what the model takes."""
+    from joblib import Parallel, delayed
+
+    count("n", n)
+    blocks = enumerate(_blocks(pool, ids, asking, inputs))
+    work = (delayed(_best)(asking, *block, n, number) for number, block in blocks)
+    parts = Parallel(return_as="generator")(work)
+    empty = pd.DataFrame({"position": np.empty(0, np.intp), "task_id": [], "score": [], "weight": []})
+    none = Best(rows=empty.astype({"score": float, "weight": float}), judged=0, weight=0.0)
+    first = next(parts, none)
+    return _probabilities(reduce(lambda one, other: _merged(one, other, n), parts, first), int(n))
