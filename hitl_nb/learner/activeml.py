@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
@@ -32,7 +33,8 @@ class _Fitted(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         return self
 
     def predict_proba(self, X: Any) -> Any:
-        return self.model.predict_proba(X[:, self.columns])
+        names = getattr(self.model, "feature_names_in_", None)
+        return self.model.predict_proba(X[:, self.columns] if names is None else pd.DataFrame(X, columns=names))
 
     def predict(self, X: Any) -> NDArray[np.intp]:
         return np.asarray(self.predict_proba(X).argmax(axis=1))
