@@ -171,11 +171,9 @@ def test_estimators_without_weights_get_rows_in_proportion():
 
 def test_the_scores_are_modals_own():
     p = LogisticRegression(max_iter=500).fit(X, Y)
-    table, matrix = [modal.margin, modal.entropy, modal.least_confident_uncertainty], p.predict_proba(X)
+    table, matrix = [modal.entropy, modal.least_confident_uncertainty], p.predict_proba(X)
     for score in table:
         assert np.array_equal(score(matrix), score(X, p))
-    best = np.sort(matrix, axis=1)[:, ::-1]
-    assert np.allclose(modal.margin(matrix), best[:, 0] - best[:, 1])
     assert np.allclose(modal.entropy(matrix), -(matrix * np.log(matrix)).sum(axis=1))
 
 

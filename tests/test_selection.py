@@ -417,6 +417,12 @@ def test_nothing_to_ask_is_nothing(empty, strategy):
     assert list(batch) == ["position", "task_id", "score", "left", "draw_probability", "review_probability"]
 
 
+@pytest.mark.parametrize("odd", [7, np.ones(30), iter([[1.0, 2.0]]), {"x0": [1.0]}, np.ones((2, 3)), np.float64(1)])
+def test_what_is_no_pool_is_refused(odd):
+    with pytest.raises(BadInput, match="pool"):
+        started().select(odd, 2)
+
+
 def test_twins_are_asked_by_their_ids():
     rows = pd.concat([POOL.head(1)] * 5, ignore_index=True).assign(task_id=list("ecadb"))
     assert started().batch(rows, 3)["task_id"].tolist() == ["a", "b", "c"]

@@ -340,15 +340,15 @@ class Learner:
         DataFrame with one row for each of the batch
             position (row of the pool), task_id, score (NaN: cannot be judged), left (rows that could still be drawn),
             draw_probability (of this draw among those), review_probability (of coming into the batch at all: weights of
-            one by it are unbiased for the pool, Kool 2019); both NaN for a strategy without chance
+            one by it are unbiased for the pool, Kool 2019); both NaN for a strategy without chance, or a row not judged
         """
         rows, names = self.buffer.rows, wants(self._score)
         held, given = self._with_holdout(rows), dict[str, Any]()
         if self.champion is not None and names & {"labelled", "labels"}:
             used = rows[self._trains(rows, held)]
             given = {"labelled": self.buffer.block(used) if len(used) else used, "labels": as_labels([*used["label"]])}
-        model = self.champion.model if self.champion else None
-        asking = Asking(model=model, strategy=self._score, seed=(self.seed, len(rows)), held=held, given=given)
+        model, strategy = (self.champion.model, self._score) if self.champion else (None, STRATEGIES["random"])
+        asking = Asking(model=model, strategy=strategy, seed=(self.seed, len(rows)), held=held, given=given)
         return choose(pool, n, ids, asking, self.buffer.block)
 
     def predict(self, frame: Any, probabilities: bool = False) -> pd.DataFrame:

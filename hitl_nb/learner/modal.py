@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from modAL.models import ActiveLearner
-from modAL.uncertainty import classifier_entropy, classifier_margin, classifier_uncertainty, uncertainty_sampling
+from modAL.uncertainty import classifier_entropy, classifier_uncertainty, uncertainty_sampling
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils import check_X_y
@@ -37,15 +37,6 @@ def least_confident_uncertainty(probabilities: Floats, classifier: Any = None) -
     [0.5]
     """
     return np.asarray(classifier_uncertainty(_Judged() if classifier is None else classifier, probabilities))
-
-
-def margin(probabilities: Floats, classifier: Any = None) -> Floats:
-    """Return modAL's ``classifier_margin``, p1 - p2: small where two labels compete.
-
-    >>> margin(np.array([[0.5, 0.25, 0.25]])).tolist()
-    [0.25]
-    """
-    return np.asarray(classifier_margin(_Judged() if classifier is None else classifier, probabilities))
 
 
 def entropy(probabilities: Floats, classifier: Any = None) -> Floats:

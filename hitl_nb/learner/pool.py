@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -31,7 +31,7 @@ ROWS, VOTED_ROWS = 32_768, 2_048
 class Asking:
     """How to choose from a pool: what a block needs wherever it is scored."""
 
-    #: the champion; None: ask at random
+    #: the champion, if there is one
     model: Any
     #: query strategy
     strategy: Strategy
@@ -42,22 +42,10 @@ class Asking:
     #: what the strategy names besides X and votes: labelled, labels
     given: dict[str, Any]
 
-    @property
-    def by(self) -> Strategy:
-        """The strategy; random without a model."""
-        return Stochastic(power=0.0) if self.model is None else self.strategy
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Best:
-    """The best rows of some blocks, one more than are wanted, and what the blocks hold in all."""
-
-    #: columns position, task_id, score, weight; the most wanted first
-    rows: pd.DataFrame
-    #: rows that could be judged
-    judged: int
-    #: sum of their weights
-    weight: float
+#: the best rows of some blocks, one more than are wanted (position, task_id, score, weight), and of all rows that could
+#: be judged their number and the sum of their weights
+Best = tuple[pd.DataFrame, int, float]
 
 
 def chunks(pool: Any) -> Iterator[Any]:
@@ -80,6 +68,9 @@ def chunks(pool: Any) -> Iterator[Any]:
         parts = RecordBatchReader.from_stream(pool)
     else:
         parts = [pool] if hasattr(pool, "shape") else pool
+    if not isinstance(parts, Iterable):
+        remedy = "must be a DataFrame, an array, a path, a relation, or an iterator of such parts"
+        raise BadInput(name="pool", value=type(pool).__name__, remedy=remedy)
     for part in parts:
         known = isinstance(part, pd.DataFrame) or hasattr(part, "tocsr")
         part = part.to_pandas() if hasattr(part, "to_pandas") else part if known else np.asarray(part)
@@ -90,31 +81,32 @@ def _ids(part: Any, ids: Any, start: int, rows: int) -> tuple[NDArray[Any], bool
     """Return an id for each row of a part, and whether they were given; else they are row numbers."""
     column = "task_id" if ids is None else ids
     if isinstance(column, str):
-        given = column in getattr(part, "columns", ())
-        if not given and ids is not None:
+        if column in getattr(part, "columns", ()):
+            column = part[column]
+        elif ids is None:
+            return np.arange(start, start + rows), False
+        else:
             raise BadInput(name="ids", value=ids, remedy="is no column of the pool; name one, or give an array of ids")
-        column = part[column] if given else np.arange(start, start + rows)
-    else:
-        given = True
     names = np.asarray(column)
     if names.shape != (rows,):
         raise BadInput(name="ids", value=names.shape, remedy=f"needs one id for each of the {rows} rows")
-    return (names if names.dtype.kind in "iu" else names.astype(str)), given
+    return (names if names.dtype.kind in "iu" else names.astype(str)), True
 
 
 def _blocks(
     pool: Any, ids: Any, asking: Asking, inputs: Callable[[Any], Any]
 ) -> Iterator[tuple[Any, NDArray[Any], NDArray[np.intp]]]:
     """Return the free rows of a pool block by block, in the order of their ids: X, ids, positions."""
-    names, start = wants(asking.by), 0
+    names, start = wants(asking.strategy), 0
     for number, part in enumerate(chunks(pool)):
+        if part.ndim != 2 and part.size:
+            raise BadInput(name="pool", value=part.shape, remedy="must have the shape (rows, features)")
         rows = part.shape[0]
-        if number and ("n" in names or not (ids is None or isinstance(ids, str))):
-            what = "ids" if "n" not in names else "pool"
-            remedy = (
-                "name the column of the ids" if what == "ids" else "this strategy compares all rows; give one array"
-            )
-            raise BadInput(name=what, value=type(pool).__name__, remedy=f"the pool comes in parts: {remedy}")
+        if number and "n" in names:
+            remedy = "comes in parts, and this strategy compares all rows; give one array or DataFrame"
+            raise BadInput(name="pool", value=type(pool).__name__, remedy=remedy)
+        if number and not isinstance(ids, str | None):
+            raise BadInput(name="ids", value=ids, remedy="the pool comes in parts; name the column of the ids")
         own, given = _ids(part, ids, start, rows)
         order = np.argsort(own, kind="stable") if given else np.arange(rows)
         if given and asking.held:
@@ -136,9 +128,9 @@ def _numbers(x: Any) -> Any:
 
 def _scores(asking: Asking, x: Any, matrix: Floats, rng: np.random.Generator, n: int) -> Floats:
     """Return the scores of a block; what the strategy names is made for the rows that can be judged."""
-    names = wants(asking.by)
+    names = wants(asking.strategy)
     if not names:
-        return score_pool(asking.by, matrix, rng)
+        return score_pool(asking.strategy, matrix, rng)
     judged, scores = np.flatnonzero(np.isfinite(matrix).all(axis=1)), np.full(len(matrix), math.nan)
     if len(judged):
         before = split(asking.model)[0]
@@ -153,7 +145,7 @@ def _scores(asking: Asking, x: Any, matrix: Floats, rng: np.random.Generator, n:
         if "labelled" in names:
             labelled = given["labelled"]
             given["labelled"] = _numbers(labelled) if labelled.shape[0] else np.empty((0, given["X"].shape[1]))
-        scores[judged] = score_pool(asking.by, matrix[judged], rng, **given)
+        scores[judged] = score_pool(asking.strategy, matrix[judged], rng, **given)
     return scores
 
 
@@ -163,11 +155,11 @@ def _best(asking: Asking, x: Any, ids: NDArray[Any], positions: NDArray[np.intp]
     matrix = np.ones((len(ids), 1)) if asking.model is None else probabilities_of(asking.model, x)
     scores = _scores(asking, x, matrix, rng, n)
     weights = np.full(len(ids), math.nan)
-    if isinstance(asking.by, Stochastic):
-        weights = score_pool(asking.by.weight, matrix, rng)
+    if isinstance(asking.strategy, Stochastic):
+        weights = score_pool(asking.strategy.weight, matrix, rng)
     rows = pd.DataFrame({"position": positions, "task_id": ids, "score": scores, "weight": weights})
     judged = np.isfinite(scores)
-    return Best(rows=_first(rows, n + 1), judged=int(judged.sum()), weight=float(weights[judged].sum()))
+    return _first(rows, n + 1), int(judged.sum()), float(weights[judged].sum())
 
 
 def _first(rows: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -175,21 +167,21 @@ def _first(rows: pd.DataFrame, n: int) -> pd.DataFrame:
 
 
 def _merged(one: Best, other: Best, n: int) -> Best:
-    rows = _first(pd.concat([one.rows, other.rows], ignore_index=True), n + 1)
-    return Best(rows=rows, judged=one.judged + other.judged, weight=one.weight + other.weight)
+    rows = _first(pd.concat([one[0], other[0]], ignore_index=True), n + 1)
+    return rows, one[1] + other[1], one[2] + other[2]
 
 
-def _probabilities(best: Best, n: int) -> pd.DataFrame:
+def _probabilities(best: pd.DataFrame, judged: int, total: float, n: int) -> pd.DataFrame:
     """Add to the rows drawn how likely each draw and each row was; NaN where no chance was in it."""
-    rows, after = best.rows.head(n).reset_index(drop=True), best.rows["score"].iloc[n:]
+    rows, after = best.head(n).reset_index(drop=True), best["score"].iloc[n:]
     weight, drawn = rows["weight"].to_numpy(), rows["score"].notna()
     gone = np.nan_to_num(weight).cumsum() - np.nan_to_num(weight)
-    left = best.judged - drawn.cumsum() + drawn
+    left = judged - drawn.cumsum() + drawn
     with np.errstate(over="ignore"):
         chance = -np.expm1(-weight * np.exp(-after.iloc[0])) if len(after) else np.where(np.isnan(weight), weight, 1.0)
     return rows.drop(columns="weight").assign(
         left=left,
-        draw_probability=np.minimum(weight / np.maximum(best.weight - gone, weight), 1),
+        draw_probability=np.minimum(weight / np.maximum(total - gone, weight), 1),
         review_probability=chance,
     )
 
@@ -198,11 +190,9 @@ def choose(pool: Any, n: int, ids: Any, asking: Asking, inputs: Callable[[Any], 
     """Return the rows to ask first, see `Learner.batch`; `inputs` makes of rows of the pool what the model takes."""
     from joblib import Parallel, delayed
 
-    count("n", n)
-    blocks = enumerate(_blocks(pool, ids, asking, inputs))
+    n, blocks = count("n", n), enumerate(_blocks(pool, ids, asking, inputs))
     work = (delayed(_best)(asking, *block, n, number) for number, block in blocks)
     parts = Parallel(return_as="generator")(work)
-    empty = pd.DataFrame({"position": np.empty(0, np.intp), "task_id": [], "score": [], "weight": []})
-    none = Best(rows=empty.astype({"score": float, "weight": float}), judged=0, weight=0.0)
-    first = next(parts, none)
-    return _probabilities(reduce(lambda one, other: _merged(one, other, n), parts, first), int(n))
+    none = pd.DataFrame({"position": np.empty(0, np.intp), "task_id": [], "score": np.empty(0), "weight": np.empty(0)})
+    best = reduce(lambda one, other: _merged(one, other, n), parts, next(parts, (none, 0, 0.0)))
+    return _probabilities(*best, n=n)
