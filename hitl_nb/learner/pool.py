@@ -194,5 +194,5 @@ def choose(pool: Any, n: int, ids: Any, asking: Asking, inputs: Callable[[Any], 
     work = (delayed(_best)(asking, *block, n, number) for number, block in blocks)
     parts = Parallel(return_as="generator")(work)
     none = pd.DataFrame({"position": np.empty(0, np.intp), "task_id": [], "score": np.empty(0), "weight": np.empty(0)})
-    best = reduce(lambda one, other: _merged(one, other, n), parts, next(parts, (none, 0, 0.0)))
-    return _probabilities(*best, n=n)
+    best, judged, total = reduce(lambda one, other: _merged(one, other, n), parts, next(parts, (none, 0, 0.0)))
+    return _probabilities(best, judged, total, n)
