@@ -1,0 +1,8 @@
+"""The one place where learner and lab meet queue: training set, retrain trigger, promotion, promises that are watched."""
+
+from hitl_nb.loop.loop import Loop
+from hitl_nb.loop.pipeline import ActiveLearningPipeline, default_estimator, feature_row
+from hitl_nb.loop.report import RetrainReport
+from hitl_nb.loop.watch import Watch
+
+__all__ = ["ActiveLearningPipeline", "Loop", "RetrainReport", "Watch", "default_estimator", "feature_row"]

@@ -1,0 +1,128 @@
+"""The loop: answers to the learner, retrain, promotion on proof."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from hitl_nb.errors import LearnerError, plain
+from hitl_nb.learner import Challenger, Learner, ModelStore
+from hitl_nb.loop.report import RetrainReport
+from hitl_nb.queue import ReviewQueue
+
+
+class Loop:
+    """Feeds the answers of a queue to a learner, retrains when enough have come, promotes on proof alone.
+
+    With `models` it takes up where the last loop on that folder ended: the model in use, version numbers, looks at the
+    holdout, what was trained on and what was held out. Labels that did not come from the queue are added again.
+
+    Parameters
+    ----------
+    queue : where the answers are
+    learner : what learns from them; give it the initial labels with ``learner.add`` first
+    models : where models are kept; None: in memory only
+    margin : a challenger is promoted when its error is proven to exceed the champion's by no more than this share
+
+    Raises
+    ------
+    UntrustedModel : a file among the models is damaged, foreign or hostile; it is named
+    BadInput : the learner works on other feature columns than the model in use
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from hitl_nb import open_queue
+    >>> queue = open_queue(":memory:")
+    >>> loop = Loop(queue, Learner(LogisticRegression(), min_samples=2))
+    >>> for x in (1.0, 4.0):
+    ...     task = queue.submit(input_data={"x": x}, ai_prediction={"label": "low"}, confidence=0.5, reason="unsure")
+    ...     _ = queue.resolve(task.task_id, "ann", "correct", {"label": "high"}) if x > 2 else queue.resolve(
+    ...         task.task_id, "ann", "approve")
+    >>> loop.refresh(), loop.learner.ready, loop.retrain().promoted
+    (2, True, True)
+    """
+
+    def __init__(
+        self, queue: ReviewQueue, learner: Learner, *, models: ModelStore | None = None, margin: float = 0.02
+    ) -> None:
+        self.queue, self.learner, self.models, self.margin = queue, learner, models, margin
+        self._refreshing, self._retraining = threading.Lock(), threading.Lock()
+        if models is not None:
+            learner.resume(models.load() if models.latest() else None, models.records())
+
+    def refresh(self) -> int:
+        """Let the learner hold the answers that stand, and no others; returns how many are new, changed or gone.
+
+        An answer that was undone, disputed, replaced or erased goes. Rows that came by ``learner.add`` stay.
+        """
+        with self._refreshing:  # an older look at the queue must not come after a newer one
+            return self.learner.sync(self.queue.training_frame())
+
+    def retrain(self, progress: Callable[[str], None] | None = None, force: bool = False) -> RetrainReport:
+        """Fit a challenger, compare it with the champion on the holdout, and promote it if it is proven not worse.
+
+        May run in a thread while answers come; they are for the next one. What it raises before a model is in use
+        leaves champion, rows and count as they were.
+
+        Parameters
+        ----------
+        progress : called with a short line at each stage; what it raises ends the retrain
+        force : retrain although too few new answers came
+
+        Raises
+        ------
+        NotEnoughSamples : too few new answers, unless ``force``
+        FitFailed : the estimator raised
+        LearnerError : a retrain is running, or a model could not judge the holdout
+        """
+        if not self._retraining.acquire(blocking=False):
+            raise LearnerError(what=plain("a retrain is running already; wait for its report"))
+        fitted = self.learner.fitted
+        try:
+            report = self._retrained(progress or (lambda line: None), force)
+        except BaseException:
+            self.learner.fitted = fitted
+            raise
+        finally:
+            self._retraining.release()
+        made = report.challenger
+        facts = {"model": made.version, "data": made.data_hash, "promoted": report.promoted}
+        folder = None if self.models is None else str(self.models.folder.absolute())
+        self.queue.note("retrain", facts | {"folder": folder, "says": str(report)})
+        return report
+
+    def _retrained(self, progress: Callable[[str], None], force: bool) -> RetrainReport:
+        learner, comparison = self.learner, None
+        before = learner.champion.version if learner.champion else None
+        challenger = learner.fit(progress, force)
+        if learner.champion is not None:
+            progress(f"comparing with {learner.champion.version} on {len(learner.holdout_rows)} rows")
+            comparison = learner.compare(challenger, self.margin)
+        promoted = comparison is None or comparison.verdict == "promote"
+        if self.models is not None:
+            facts = {"promoted": promoted}
+            self.models.save(challenger, created_at=self.queue.now, looks=learner.looks, metrics=facts)
+        if promoted and self.models is not None:
+            self.models.use(challenger.version)
+        if promoted:
+            learner.promote(challenger)
+        return RetrainReport(
+            challenger=challenger, comparison=comparison, promoted=promoted, looks=learner.looks,
+            outdated=tuple(learner.outdated), before=before,
+        )  # fmt: skip
+
+    def rollback(self) -> Challenger:
+        """Put the model before this one in use again, here and in the store, and log it.
+
+        Raises
+        ------
+        LearnerError : there is no earlier one
+        """
+        if self.models is None:
+            before = self.learner.rollback()
+        else:
+            self.models.rollback()
+            before = self.learner.champion = self.models.load()
+        self.queue.note("rollback", {"model": before.version})
+        return before

@@ -1,0 +1,57 @@
+"""What a retrain led to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hitl_nb.display import Shows, Table, table
+from hitl_nb.evidence import PairedComparison, clopper_pearson
+from hitl_nb.learner import Challenger
+
+#: what came of a retrain, and what to do next
+_VERDICTS = {
+    "first": ("is in use: the first model, compared with none", "loop.learner.predict(frame)"),
+    "promote": ("is in use now: proven not worse by more than the margin", "loop.learner.predict(frame)"),
+    "refuse": ("is not in use: proven worse", "look at the answers it learned from; the model before stays in use"),
+    "undecided": ("is not in use: undecided", "about {more:,} more random labels; audits give them"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class RetrainReport(Shows):
+    """What a retrain led to; ``str()`` is one sentence."""
+
+    #: the new model
+    challenger: Challenger
+    #: how it compares with the one in use; None for a first model
+    comparison: PairedComparison | None
+    #: whether it is in use now
+    promoted: bool
+    #: how often this holdout has been looked at; each look adds its own chance of a wrong promotion
+    looks: int
+    #: task ids that the model in use learned from and that no longer stand so: undone, corrected or erased since
+    outdated: tuple[str, ...] = ()
+    #: the model that was in use until then; None for a first model
+    before: str | None = None
+
+    def __str__(self) -> str:
+        made = f"{self.challenger.version} from {self.challenger.n_rows} rows"
+        old = f"; the model in use learned from {len(self.outdated)} rows that no longer stand" if self.outdated else ""
+        return f"{made}: {self.comparison or 'promote: the first model'} (look {self.looks}){old}"
+
+    def _table(self) -> Table:
+        made, found, rows = self.challenger, self.comparison, []
+        notes = [f"it learned from {made.n_rows:,} rows, {made.metrics.get('reviewed_rows', 0):,} of them reviewed"]
+        if found is not None:
+            repaired, broken, both = found.only_champion_wrong, found.only_challenger_wrong, found.both_wrong
+            old, new = (str(clopper_pearson(both + wrong, found.n)) for wrong in (repaired, broken))
+            rows += [(f"{self.before}, in use before", both + repaired, old), (made.version, both + broken, new)]
+            bounds = f"{found.difference:+.1%} ({found.low:+.1%} to {found.high:+.1%}, one-sided bounds at 95%)"
+            rows.append((f"{repaired} repaired, {broken} broken", broken - repaired, bounds))
+            notes += [f"look {self.looks} at this holdout; each adds its own chance of a wrong promotion"]
+        if self.outdated:
+            notes += [f"the model in use learned from {len(self.outdated):,} rows that no longer stand: retrain"]
+        columns = ("model", f"wrong of {found.n}", "error on the holdout") if found else ()
+        verdict, todo = _VERDICTS[found.verdict if found else "first"]
+        more = found.labels_needed if found else 0
+        return table(f"{made.version} {verdict}", columns, rows, [*notes, f"next: {todo.format(more=more)}"])
