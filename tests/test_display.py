@@ -323,6 +323,7 @@ def test_a_policy_whose_rule_fails_is_shown_all_the_same():
 def report(champion=None, challenger=None, **options):
     made = Challenger(version="v2", model=None, n_rows=412, metrics={"reviewed_rows": 262})
     found = None if champion is None else compare_paired(champion, challenger)
+    found = options.pop("comparison", found)
     promoted = found is None or found.verdict == "promote"
     given = {"challenger": made, "comparison": found, "promoted": promoted, "looks": 1}
     return RetrainReport(**given | {"before": None if found is None else "v1"} | options)
@@ -337,7 +338,7 @@ def test_a_promotion_shows_both_errors_and_the_difference():
     assert page.texts[11:13] == ["10 repaired, 1 broken", "-9"]
     assert page.texts[13].startswith("-6.0% (")
     assert "it learned from 412 rows, 262 of them reviewed" in text
-    assert "look 1 at this holdout" in text
+    assert "look 1 at this holdout; all looks together share one chance of a wrong promotion" in text
     assert "next: loop.learner.predict(frame)" in text
 
 
@@ -348,6 +349,15 @@ def test_a_refusal_and_an_open_question_say_what_to_do():
     text = shown(found)[1]
     assert text.splitlines()[0] == "v2 is not in use: undecided"
     assert f"next: about {found.comparison.labels_needed} more random labels" in text
+
+
+def test_a_report_names_the_class_that_is_against_a_promotion_and_those_that_are_not_proven():
+    old, new = [True] * 20 + [False] * 410, [False] * 400 + [True] * 5 + [False] * 25
+    truth = ["ham"] * 385 + ["<b>"] * 15 + ["spam"] * 30
+    text = shown(report(old, new, comparison=with_floor(compare_paired(old, new), truth, old, new)))[1]
+    assert text.splitlines()[0] == "v2 is not in use: proven worse"
+    assert "against a promotion: class spam: +16.7% errors (+" in text
+    assert "too few rows to prove that these classes lose nothing: <b> (15)" in text
 
 
 def test_a_first_model_is_compared_with_none():

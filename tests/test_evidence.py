@@ -21,6 +21,8 @@ from hitl_nb.evidence import (
     inverse_confidence,
     pairs_needed,
     reviewer_error,
+    spent,
+    with_floor,
 )
 
 levels = st.sampled_from([0.8, 0.9, 0.95, 0.99])
@@ -250,6 +252,104 @@ def test_an_equal_challenger_is_promoted_at_the_number_of_labels_asked_for():
     first = compare_paired(*answers(4, 4, 100))
     assert promoted(100 + first.labels_needed, worse=0.0) >= 0.8
     assert promoted((100 + first.labels_needed) // 3, worse=0.0) < 0.8  # the number asked for is not idle
+
+
+def looked(rng: np.random.Generator, level_of, looks: int = 10) -> bool:
+    """Say whether any of ten challengers, each worse by just the margin, is promoted on a holdout that grows."""
+    old, new = draw(rng, 200 * looks, worse=0.02)
+    order = [rng.permutation(len(old)) for _ in range(looks)]
+    pairs = [(old[o][: 200 * (i + 1)], new[o][: 200 * (i + 1)]) for i, o in enumerate(order)]
+    return any(compare_paired(*pair, level=level_of(i + 1)).verdict == "promote" for i, pair in enumerate(pairs))
+
+
+def test_ten_looks_together_promote_a_worse_challenger_in_at_most_one_in_twenty():
+    rng = np.random.default_rng(5)
+    assert np.mean([looked(rng, spent) for _ in range(400)]) <= LIMIT
+
+
+def test_ten_looks_at_the_full_level_each_break_that_promise():
+    rng = np.random.default_rng(5)
+    assert np.mean([looked(rng, lambda look: 0.95) for _ in range(400)]) > 2 * LIMIT
+
+
+def test_what_all_looks_spend_is_the_whole_and_no_more():
+    parts = [1 - spent(look, 0.9) for look in range(1, 1001)]
+    assert sum(parts) == pytest.approx(0.1 * 1000 / 1001)  # 0.1 (1 - 1 / 1001)
+    assert parts == sorted(parts, reverse=True)
+
+
+@pytest.mark.parametrize("look", [1, 5])
+def test_labels_are_asked_for_at_the_level_of_the_look_that_follows(look):
+    level, after = spent(look), spent(look + 1)
+    first = compare_paired(*answers(4, 4, 100), level=level, next_level=after)
+    n = 100 + first.labels_needed
+    assert promoted(n, worse=0.0, decide=lambda pair: compare_paired(*pair, level=after).verdict == "promote") >= 0.8
+    assert first.labels_needed > compare_paired(*answers(4, 4, 100), level=level).labels_needed
+
+
+@pytest.mark.parametrize("look", [0, -1, 1.5, True, "1"])
+def test_a_look_is_counted_from_one(look):
+    with pytest.raises(BadInput, match="look"):
+        spent(look)
+
+
+# -- each class --------------------------------------------------------------------------------------------------------
+
+
+def classes(*parts: tuple[int, int, int], level: float = 0.95):
+    """Compare models on classes a, b, …: how many cases the challenger repaired and broke, and how many there are."""
+    truth = [label for label, (_, _, n) in zip("abc", parts, strict=False) for _ in range(n)]
+    old, new = (np.concatenate(side) for side in zip(*(answers(*part) for part in parts), strict=True))
+    whole = compare_paired(old, new, level=level)
+    return whole, with_floor(whole, truth, old, new)
+
+
+@pytest.mark.parametrize(
+    ("parts", "before", "after", "states"),
+    [
+        ([(20, 0, 400), (0, 5, 30)], "promote", "refuse", ["holds", "worse"]),  # a sixth of b is lost
+        ([(20, 0, 400), (0, 3, 24)], "promote", "undecided", ["holds", "lower"]),  # an eighth, but it may be chance
+        ([(20, 0, 400), (0, 2, 24)], "promote", "promote", ["holds", "open"]),  # 8 points: within the floor
+        ([(20, 0, 400), (0, 2, 19)], "promote", "promote", ["holds", "few"]),  # of 19 rows two are more than a tenth
+        ([(20, 0, 400), (0, 5, 5)], "promote", "refuse", ["holds", "worse"]),  # all of them
+        ([(20, 0, 400), (0, 0, 60)], "promote", "promote", ["holds", "holds"]),
+        ([(4, 4, 50), (0, 3, 24)], "undecided", "undecided", ["open", "lower"]),
+        ([(0, 12, 200), (5, 0, 24)], "refuse", "refuse", ["open", "holds"]),
+    ],
+)
+def test_no_class_may_lose_what_the_others_gain(parts, before, after, states):
+    whole, found = classes(*parts)
+    assert (whole.verdict, found.verdict) == (before, after)
+    assert [one.state for one in found.classes] == states
+    assert (found.labels_needed > 0) == (after == "undecided")
+    assert [one.label for one in found.blocked] == ["b"] * any(s in ("worse", "lower") for s in states)
+    assert ("class b: +" in str(found)) == bool(found.blocked)
+
+
+def test_the_bounds_of_classes_share_the_level():
+    _, found = classes((1, 1, 50), (2, 1, 50), level=0.9)
+    alone = compare_paired(*answers(1, 1, 50), 0.1, 0.95)  # a tenth, halved
+    assert (found.classes[0].low, found.classes[0].high) == (alone.low, alone.high)
+
+
+def guarded(worse: float, n: int = 40) -> float:
+    """Return how often a challenger is stopped that gains in a common class and is worse by so much in a rare one."""
+    rng, runs = np.random.default_rng(8), 200
+    stopped = 0
+    for _ in range(runs):
+        rare = tuple(rng.multinomial(n, [0.04, 0.04 + worse, 0.92 - worse])[:2])
+        stopped += classes((40, 4, 600), (*rare, n))[1].verdict != "promote"
+    return stopped / runs
+
+
+def test_a_class_that_loses_a_quarter_stops_a_better_challenger_and_an_equal_class_does_not():
+    assert guarded(worse=0.25) >= 0.9
+    assert guarded(worse=0.0) <= 0.1
+
+
+def test_without_cases_there_are_no_classes():
+    nothing = compare_paired([], [])
+    assert with_floor(nothing, [], [], []) == nothing
 
 
 @pytest.mark.parametrize(

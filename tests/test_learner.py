@@ -537,6 +537,17 @@ def test_compare_counts_its_looks_and_promote_and_rollback_move_the_champion():
         learner.rollback()
 
 
+def test_each_look_asks_for_more_and_names_each_class():
+    learner = cancer_learner()
+    learner.promote(learner.fit(force=True))
+    again = learner.fit(force=True)
+    first, second = learner.compare(again), learner.compare(again)
+    assert (first.level, second.level) == (0.975, pytest.approx(1 - 0.05 / 6))
+    assert second.high > first.high
+    assert second.labels_needed > first.labels_needed > 0
+    assert sorted(one.label for one in second.classes) == sorted(set(map(str, learner.holdout_rows["label"])))
+
+
 def test_without_a_holdout_the_verdict_is_undecided(moody):
     learner = Learner(moody, min_samples=1)
     learner.add(table([[1.0], [2.0]], [0, 1]))

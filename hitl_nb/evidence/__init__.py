@@ -8,13 +8,22 @@ Pure functions of numbers: no clock, no files, no randomness. Rates are shares b
 
 from hitl_nb.evidence.certificate import Certificate
 from hitl_nb.evidence.estimate import hajek, horvitz_thompson, ppi_mean
-from hitl_nb.evidence.paired import PairedComparison, Verdict, compare_paired, share_difference
+from hitl_nb.evidence.paired import (
+    ClassComparison,
+    PairedComparison,
+    Verdict,
+    compare_paired,
+    share_difference,
+    spent,
+    with_floor,
+)
 from hitl_nb.evidence.rate import Interval, clopper_pearson, corrected_risk, pairs_needed, reviewer_error
 from hitl_nb.evidence.sequential import Alarm, always_valid, confidence_sequence, evidence_below
 from hitl_nb.evidence.weight import inverse_confidence
 
 __all__ = [
-    "Alarm", "Certificate", "Interval", "PairedComparison", "Verdict", "always_valid", "clopper_pearson",
-    "compare_paired", "confidence_sequence", "corrected_risk", "evidence_below", "hajek", "horvitz_thompson",
-    "inverse_confidence", "pairs_needed", "ppi_mean", "reviewer_error", "share_difference",
+    "Alarm", "Certificate", "ClassComparison", "Interval", "PairedComparison", "Verdict", "always_valid",
+    "clopper_pearson", "compare_paired", "confidence_sequence", "corrected_risk", "evidence_below", "hajek",
+    "horvitz_thompson", "inverse_confidence", "pairs_needed", "ppi_mean", "reviewer_error", "share_difference", "spent",
+    "with_floor",
 ]  # fmt: skip

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hitl_nb.display import spell
 from hitl_nb.errors import BadInput
 from hitl_nb.evidence.check import count, within
 from hitl_nb.evidence.rate import Interval
 
 Verdict = Literal["promote", "refuse", "undecided"]
+
+
+#: of a class: lost more than the floor and proven worse, or not proven; proven to hold; not proven; too few cases
+ClassState = Literal["worse", "lower", "holds", "open", "few"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassComparison:
+    """Two models on the cases of one class; made by `with_floor`."""
+
+    #: true label of the cases
+    label: Any
+    #: challenger's error rate minus the champion's among them, a share
+    difference: float
+    #: one-sided lower bound of it; all classes together hold the level of the comparison
+    low: float
+    #: one-sided upper bound of it
+    high: float
+    #: cases of the class
+    n: int
+    #: what follows
+    state: ClassState
+
+    def __str__(self) -> str:
+        return f"{spell(self.label, 40)}: {_bounds(self)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,11 +65,23 @@ class PairedComparison:
     verdict: Verdict
     #: about how many more random labels an equally good challenger needs, 80 % power; 0 unless undecided
     labels_needed: int
+    #: how often each of the two bounds holds, a share
+    level: float = 0.95
+    #: the same for each class, where a floor guards them
+    classes: tuple[ClassComparison, ...] = ()
 
     def __str__(self) -> str:
         more = f", about {self.labels_needed} more random labels needed" if self.labels_needed else ""
-        bounds = f"{self.difference:+.1%} errors ({self.low:+.1%} to {self.high:+.1%}, n = {self.n})"
-        return f"{self.verdict}: {bounds}{more}"
+        return f"{self.verdict}: {_bounds(self)}{more}" + "".join(f"; class {one}" for one in self.blocked)
+
+    @property
+    def blocked(self) -> tuple[ClassComparison, ...]:
+        """Classes that lost more than the floor allows: they speak against a promotion."""
+        return tuple(one for one in self.classes if one.state in ("worse", "lower"))
+
+
+def _bounds(found: ClassComparison | PairedComparison) -> str:
+    return f"{found.difference:+.1%} errors ({found.low:+.1%} to {found.high:+.1%}, n = {found.n})"
 
 
 def _null_variance(repaired: float, broken: float, n: float, delta: float) -> float:
@@ -96,15 +135,31 @@ def share_difference(only_first: int, only_second: int, n: int, level: float = 0
     return Interval(estimate=(second - first) / cases, low=low, high=high, level=level, n=cases)
 
 
+def spent(look: int, level: float = 0.95) -> float:
+    """Return the level of one look at a holdout, such that all looks that ever come hold `level` together.
+
+    Look k spends (1 - level) / (k (k + 1)); these sum up to 1 - level, however many there are (union bound).
+
+    Examples
+    --------
+    >>> [round(1 - spent(look), 4) for look in (1, 2, 3)]  # 0.05 / 2, 0.05 / 6, 0.05 / 12
+    [0.025, 0.0083, 0.0042]
+    """
+    if count("look", look) < 1:
+        raise BadInput(name="look", value=look, remedy="looks are counted from 1")
+    return 1 - (1 - within("level", level, inside=True)) / (look * (look + 1))
+
+
 def compare_paired(
-    champion_wrong: ArrayLike, challenger_wrong: ArrayLike, margin: float = 0.02, level: float = 0.95
-) -> PairedComparison:
+    champion_wrong: ArrayLike, challenger_wrong: ArrayLike, margin: float = 0.02, level: float = 0.95,
+    next_level: float | None = None,
+) -> PairedComparison:  # fmt: skip
     """Say whether a challenger is proven not worse than the champion by more than `margin`.
 
     One-sided score bounds for a difference of paired proportions (Tango 1998, Statistics in Medicine 17:891-908).
     ``promote`` if the upper bound is at most `margin`; else ``refuse`` if the lower bound is above 0; else
-    ``undecided``. "No significant difference" would promote on little data; this does not. A level holds for one look:
-    each further look at the same cases adds its own chance of a wrong promotion.
+    ``undecided``. "No significant difference" would promote on little data; this does not. A level holds for one look;
+    for several at the same cases take `spent` levels, and the next one as `next_level`, for which labels are planned.
 
     One boolean per random case and model, True where it erred; `margin` is the largest loss that is accepted, a share
     (0.02 is two points).
@@ -127,10 +182,57 @@ def compare_paired(
     first, second = champion.astype(bool), challenger.astype(bool)
     n, repaired, broken = len(first), int((first & ~second).sum()), int((second & ~first).sum())
     z = float(ndtri(within("level", level, inside=True)))
+    planned = float(ndtri(within("next_level", level if next_level is None else next_level, inside=True)))
     low, high = (_score_bound(repaired, broken, n, sign * z) for sign in (1, -1)) if n else (-1.0, 1.0)
     verdict: Verdict = "promote" if high <= margin else "refuse" if low > 0 else "undecided"
     return PairedComparison(
         difference=(broken - repaired) / n if n else math.nan, low=low, high=high, n=n, verdict=verdict,
         only_champion_wrong=repaired, only_challenger_wrong=broken, both_wrong=int((first & second).sum()),
-        labels_needed=_labels_needed(repaired, broken, n, margin, z) if verdict == "undecided" else 0,
+        labels_needed=_labels_needed(repaired, broken, n, margin, planned) if verdict == "undecided" else 0,
+        level=level,
     )  # fmt: skip
+
+
+def with_floor(
+    found: PairedComparison, truth: Sequence[Any], champion_wrong: ArrayLike, challenger_wrong: ArrayLike,
+    floor: float = 0.1,
+) -> PairedComparison:  # fmt: skip
+    """Guard each class: none may lose more than `floor`, however much the others gain.
+
+    A class that lost more than `floor` turns ``promote`` to ``undecided``, and to ``refuse`` where it is proven worse
+    (its lower bound is above 0). The bounds share the level among the classes (Bonferroni); a class whose upper bound
+    is at most `floor` holds. In a class of fewer than 2 / `floor` cases one or two would exceed it: it speaks against a
+    promotion only where it is proven worse. Classes that are not proven to hold are named and stop nothing.
+
+    Examples
+    --------
+    >>> truth, champion = ["common"] * 400 + ["rare"] * 30, [True] * 20 + [False] * 410
+    >>> challenger = [False] * 400 + [True] * 5 + [False] * 25  # better on the whole, at the cost of the rare ones
+    >>> whole = compare_paired(champion, challenger)
+    >>> whole.verdict, with_floor(whole, truth, champion, challenger).verdict
+    ('promote', 'refuse')
+    """
+    within("floor", floor, inside=True)
+    old, new = np.asarray(champion_wrong, dtype=bool), np.asarray(challenger_wrong, dtype=bool)
+    codes = {label: np.array([one == label for one in truth]) for label in dict.fromkeys(truth)}
+    level = 1 - (1 - found.level) / max(len(codes), 1)
+    parts = {label: compare_paired(old[rows], new[rows], floor, level) for label, rows in codes.items()}
+    classes = tuple(_of_class(label, part, floor) for label, part in parts.items())
+    more = [parts[one.label].labels_needed * found.n / one.n for one in classes if one.state == "lower"]
+    states = {one.state for one in classes}
+    verdict: Verdict = found.verdict
+    if "worse" in states:
+        verdict = "refuse"
+    elif "lower" in states and verdict == "promote":
+        verdict = "undecided"
+    needed = max([found.labels_needed, *map(math.ceil, more)]) if verdict == "undecided" else 0
+    return replace(found, verdict=verdict, labels_needed=needed, classes=classes)
+
+
+def _of_class(label: Any, part: PairedComparison, floor: float) -> ClassComparison:
+    state: ClassState = "few" if part.n < 2 / floor else "open"
+    if part.verdict == "promote":
+        state = "holds"
+    elif part.difference > floor:
+        state = "worse" if part.verdict == "refuse" else "few" if state == "few" else "lower"
+    return ClassComparison(label=label, difference=part.difference, low=part.low, high=part.high, n=part.n, state=state)

@@ -17,7 +17,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from hitl_nb.errors import BadInput, FitFailed, LearnerError, NotEnoughSamples, plain
-from hitl_nb.evidence import PairedComparison, compare_paired, inverse_confidence
+from hitl_nb.evidence import PairedComparison, compare_paired, inverse_confidence, spent, with_floor
 from hitl_nb.learner.buffer import HASH, Buffer, Features, Rejects, as_labels, as_text, data_hash
 from hitl_nb.learner.challenger import Challenger, probabilities_of
 from hitl_nb.learner.modal import WeightedActiveLearner
@@ -105,7 +105,7 @@ class Learner:
         self.buffer = Buffer(features, rejects)
         #: the model in use; None until the first promotion
         self.champion = Challenger(model=estimator, version="v1") if _is_fitted(estimator) else None
-        #: how often a challenger was compared on the holdout; each look adds its own chance of a wrong promotion
+        #: how often a challenger was compared on the holdout; each look spends a part of the level
         self.looks = 0
         self._earlier: list[Challenger] = []
         self._made = 1 if self.champion else 0
@@ -234,8 +234,14 @@ class Learner:
             columns=tuple(self.buffer.columns), trained=trained, held=held_out,
         )  # fmt: skip
 
-    def compare(self, challenger: Challenger, margin: float = 0.02, level: float = 0.95) -> PairedComparison:
-        """Compare a challenger with the champion on the holdout; each call counts as one look.
+    def compare(
+        self, challenger: Challenger, margin: float = 0.02, level: float = 0.95, floor: float = 0.1
+    ) -> PairedComparison:
+        """Compare a challenger with the champion on the holdout; each call is one look and spends a part of `level`.
+
+        However often it is called: that a challenger worse than its champion by more than `margin` is ever promoted
+        has a chance of at most 1 - `level`, as long as nothing is fitted to the holdout (`spent`). No class with enough
+        rows may lose more than `floor` (`with_floor`).
 
         Raises
         ------
@@ -248,7 +254,8 @@ class Learner:
             what = f"the holdout could not be judged ({type(error).__name__}: {error}); the champion stays"
             raise LearnerError(what=plain(what)) from error
         self.looks += 1
-        return compare_paired(old, new, margin, level)
+        found = compare_paired(old, new, margin, spent(self.looks, level), spent(self.looks + 1, level))
+        return with_floor(found, [as_text(label) for label in rows["label"]], old, new, floor)
 
     def _wrong(self, model: Any, rows: pd.DataFrame) -> list[bool]:
         """Say for each row whether the model errs; as text where one side is, so that 7 and "7" are one label."""

@@ -1,4 +1,4 @@
-"""The one place where learner and lab meet queue: training set, retrain trigger, promotion, promises that are watched."""
+"""The one place where learner and lab meet queue: training set, retrain trigger, promotion, watched promises."""
 
 from hitl_nb.loop.loop import Loop
 from hitl_nb.loop.pipeline import ActiveLearningPipeline, default_estimator, feature_row

@@ -23,6 +23,7 @@ class Loop:
     learner : what learns from them; give it the initial labels with ``learner.add`` first
     models : where models are kept; None: in memory only
     margin : a challenger is promoted when its error is proven to exceed the champion's by no more than this share
+    floor : and when no class lost more than this share, see `Learner.compare`
 
     Raises
     ------
@@ -44,9 +45,10 @@ class Loop:
     """
 
     def __init__(
-        self, queue: ReviewQueue, learner: Learner, *, models: ModelStore | None = None, margin: float = 0.02
-    ) -> None:
-        self.queue, self.learner, self.models, self.margin = queue, learner, models, margin
+        self, queue: ReviewQueue, learner: Learner, *, models: ModelStore | None = None, margin: float = 0.02,
+        floor: float = 0.1,
+    ) -> None:  # fmt: skip
+        self.queue, self.learner, self.models, self.margin, self.floor = queue, learner, models, margin, floor
         self._refreshing, self._retraining = threading.Lock(), threading.Lock()
         if models is not None:
             learner.resume(models.load() if models.latest() else None, models.records())
@@ -98,7 +100,7 @@ class Loop:
         challenger = learner.fit(progress, force)
         if learner.champion is not None:
             progress(f"comparing with {learner.champion.version} on {len(learner.holdout_rows)} rows")
-            comparison = learner.compare(challenger, self.margin)
+            comparison = learner.compare(challenger, self.margin, floor=self.floor)
         promoted = comparison is None or comparison.verdict == "promote"
         if self.models is not None:
             facts = {"promoted": promoted}

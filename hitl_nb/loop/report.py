@@ -27,7 +27,7 @@ class RetrainReport(Shows):
     comparison: PairedComparison | None
     #: whether it is in use now
     promoted: bool
-    #: how often this holdout has been looked at; each look adds its own chance of a wrong promotion
+    #: how often this holdout has been looked at; each look spends a part of the level
     looks: int
     #: task ids that the model in use learned from and that no longer stand so: undone, corrected or erased since
     outdated: tuple[str, ...] = ()
@@ -46,12 +46,19 @@ class RetrainReport(Shows):
             repaired, broken, both = found.only_champion_wrong, found.only_challenger_wrong, found.both_wrong
             old, new = (str(clopper_pearson(both + wrong, found.n)) for wrong in (repaired, broken))
             rows += [(f"{self.before}, in use before", both + repaired, old), (made.version, both + broken, new)]
-            bounds = f"{found.difference:+.1%} ({found.low:+.1%} to {found.high:+.1%}, one-sided bounds at 95%)"
+            level = f"one-sided bounds at {100 * found.level:.4g}%"
+            bounds = f"{found.difference:+.1%} ({found.low:+.1%} to {found.high:+.1%}, {level})"
             rows.append((f"{repaired} repaired, {broken} broken", broken - repaired, bounds))
-            notes += [f"look {self.looks} at this holdout; each adds its own chance of a wrong promotion"]
+            notes += [f"look {self.looks} at this holdout; all looks together share one chance of a wrong promotion"]
+            notes += [f"against a promotion: class {one}" for one in found.blocked]
+            notes += self._unproven(found)
         if self.outdated:
             notes += [f"the model in use learned from {len(self.outdated):,} rows that no longer stand: retrain"]
         columns = ("model", f"wrong of {found.n}", "error on the holdout") if found else ()
         verdict, todo = _VERDICTS[found.verdict if found else "first"]
         more = found.labels_needed if found else 0
         return table(f"{made.version} {verdict}", columns, rows, [*notes, f"next: {todo.format(more=more)}"])
+
+    def _unproven(self, found: PairedComparison) -> list[str]:
+        names = [f"{one.label} ({one.n})" for one in found.classes if one.state in ("open", "few")]
+        return [f"too few rows to prove that these classes lose nothing: {', '.join(names)}"] if names else []
