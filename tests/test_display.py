@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from hitl_nb import FieldAbove, Orchestrator, Outlier, Policy, Predicate, Reviewer, open_queue
 from hitl_nb.display import MAX_CELL, Table, clean, line, table
 from hitl_nb.errors import LeaseLost
-from hitl_nb.evidence import Certificate, compare_paired
+from hitl_nb.evidence import Certificate, compare_paired, with_floor
 from hitl_nb.learner import Challenger, Learner
 from hitl_nb.loop import Loop, RetrainReport
 from hitl_nb.policy.rule import Finding

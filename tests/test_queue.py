@@ -3,6 +3,7 @@
 import json
 import threading
 import tracemalloc
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import duckdb
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from strategies import ai_results, answers, payloads
 from strategies import reviewers as odd_names
 
-from hitl_nb import Orchestrator, Policy, Reviewer, ReviewTask, Status, open_queue
+from hitl_nb import FieldAbove, Orchestrator, Policy, Reviewer, ReviewTask, Status, open_queue
 from hitl_nb.errors import (
     AlreadyReviewed,
     BadInput,
@@ -32,7 +33,9 @@ from hitl_nb.errors import (
     TaskNotFound,
     UndoRefused,
 )
+from hitl_nb.orchestrator.route import route_one
 from hitl_nb.payload import canonical, parse
+from hitl_nb.policy.policy import id_pairs
 from hitl_nb.queue import upkeep
 
 #: every test with a queue runs over HTTP, too
@@ -835,6 +838,114 @@ def test_a_disputed_task_stays_disputed_when_replaced(queue, ask):
     assert queue.get(task.task_id).status == "disputed"
     queue.resolve(task.task_id, JUDGE, "approve")
     assert queue.deliver(task.task_id, "svc").answer == {"label": "x"}
+
+
+# -- scored anew
+
+LOOSE = Policy(0.85, rules=(FieldAbove(field="amount", bound=1000, expertise="law"),), audit_rate=1.0)
+
+
+def scored(task, confidence, policy=LOOSE, **facts):
+    """Return what a later model and a policy make of a task as it was read."""
+    told = {**task.ai_prediction, "label": "ham", "confidence": confidence, "model": "v2"} | facts
+    roles = dict.fromkeys(("key", "subject", "group", "value"))
+    _, ready = route_one(policy, task.input_data, told, roles, id_pairs([task.task_id], 1), START)
+    return replace(ready, row=replace(ready.row, version=task.version))
+
+
+def anew(queue, *ready, policy=LOOSE):
+    return queue.rescore(list(ready), policy.fingerprint, policy.to_dict())
+
+
+def routed(queue, confidence=0.6, amount=3, **roles):
+    told = {"label": "spam", "confidence": confidence, "model": "v1", "regulated": False, "note": "kept"}
+    made = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=1.0, second_audit=0))
+    return queue.get(made.process({"amount": amount}, told, **roles)["task_id"])
+
+
+def test_a_task_scored_anew_has_another_order_route_and_reasons_and_every_fact_of_its_caller(queue):
+    first, second = routed(queue, 0.6), routed(queue, 0.65, amount=5000)
+    assert anew(queue, scored(first, 0.8), scored(second, 0.3)) == [first.task_id, second.task_id]
+    low, high = queue.get(first.task_id), queue.get(second.task_id)
+    assert (low.priority, high.priority, high.expertise, low.model) == ("low", "high", "law", "v2")
+    assert low.ai_prediction == first.ai_prediction | {"label": "ham", "confidence": 0.8, "model": "v2"}
+    assert low.input_data == first.input_data
+    assert low.reason == "Low confidence: 0.8"
+    assert [reason.text for reason in low.reasons][1:] == ["Sent to a person when model v1 was in use"]
+    assert [task.task_id for task in queue.claim(LAWYER, n=2)] == [second.task_id, first.task_id]
+    assert "scored it anew by a later model" in queue.explain(first.task_id)
+    assert queue.verify() == []
+
+
+def test_a_task_that_would_pass_now_still_waits_for_its_person(queue):
+    task = routed(queue)
+    assert anew(queue, scored(task, 0.99)) == [task.task_id]
+    now = queue.get(task.task_id)
+    assert (now.status, now.reason) == ("pending_review", "Sent to a person when model v1 was in use")
+    assert not now.audit
+    queue.resolve(task.task_id, "ann", "approve", shown=now.shown)
+    assert queue.deliver(task.task_id, "svc").answer["label"] == "ham"
+
+
+def test_a_task_that_an_older_model_chose_is_no_evidence_about_a_later_one(queue):
+    task = routed(queue)
+    anew(queue, scored(task, 0.99))
+    queue.resolve(task.task_id, "ann", "reject")
+    [row] = queue.history().to_dict("records")
+    assert (row["hard"], row["model"], row["confidence"], row["review_probability"]) == (True, "v2", 0.99, 1.0)
+    assert (row["audit_probability"], row["policy"]) == (0.0, LOOSE.fingerprint)
+
+
+TAKEN = {
+    "held": lambda queue, task: queue.claim("ann"),
+    "answered": lambda queue, task: queue.resolve(task.task_id, "ann", "approve"),
+    "withdrawn": lambda queue, task: queue.withdraw(task.task_id),
+    "replaced": lambda queue, task: queue.replace(task.task_id, {"amount": 4}, {"label": "b"}),
+    "erased": lambda queue, task: queue.forget("bob"),
+    "scored by another": lambda queue, task: anew(queue, scored(task, 0.2)),
+}
+
+
+@pytest.mark.parametrize("take", TAKEN.values(), ids=TAKEN)
+def test_whoever_was_faster_than_the_new_model_wins(queue, take):
+    task = routed(queue, subject="bob")
+    late = scored(task, 0.5)
+    take(queue, task)
+    before = queue.get(task.task_id), kinds(queue, task.task_id)
+    assert anew(queue, late) == []
+    assert (queue.get(task.task_id), kinds(queue, task.task_id)) == before
+    assert queue.verify() == []
+
+
+def test_an_audit_and_a_task_with_one_of_two_answers_stay_as_they_were(queue, ask):
+    audit, twice = routed(queue, 0.95), ask(reviews_required=2, model="v1")
+    assert audit.audit
+    queue.resolve(twice.task_id, "ann", "approve")
+    before = [queue.get(task.task_id) for task in (audit, twice)]
+    assert anew(queue, *(scored(task, 0.3) for task in before)) == []
+    assert [queue.get(task.task_id) for task in before] == before
+
+
+def test_an_escalated_task_keeps_its_level_and_a_second_score_its_first_model(queue, clock):
+    made = Orchestrator(queue=queue, policy=Policy(0.85, deadline=timedelta(hours=1), escalation=("law",)))
+    task_id = made.process({"amount": 1}, {"label": "spam", "confidence": 0.6, "model": "v1"})["task_id"]
+    clock.forward(hours=2)
+    queue.tick()
+    for confidence in (0.7, 0.99):
+        anew(queue, scored(queue.get(task_id), confidence))
+    now = queue.get(task_id)
+    assert (now.level, now.expertise, now.overdue, now.version) == (1, "law", True, 3)
+    assert [reason.text for reason in now.reasons] == ["Sent to a person when model v1 was in use"]
+    assert queue.verify() == []
+
+
+def test_what_was_scored_anew_is_the_same_after_the_table_was_rebuilt(queue):
+    tasks = [routed(queue, p) for p in (0.6, 0.7)]
+    anew(queue, *(scored(task, 0.4) for task in tasks))
+    before = [queue.get(task.task_id) for task in tasks]
+    queue.rebuild()
+    assert [queue.get(task.task_id) for task in tasks] == before
+    assert [task.task_id for task in queue.pending()] == [task.task_id for task in tasks]
 
 
 @pytest.mark.parametrize("call", ["replace", "withdraw"])

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import over_http
+from conftest import START, over_http
 
 from hitl_nb import Orchestrator, Policy, connect, open_queue
 from hitl_nb.errors import (
@@ -30,9 +30,12 @@ from hitl_nb.errors import (
     WrongToken,
 )
 from hitl_nb.orchestrator.route import route_one
+from hitl_nb.payload import canonical
 from hitl_nb.queue import ReviewQueue, endpoint, wire
 from hitl_nb.queue.http import OwnerGone, RemoteQueue
 from hitl_nb.queue.request import ONCE, SAFE, Requests
+from hitl_nb.queue.row import TaskRow
+from hitl_nb.queue.submit import Submission
 from hitl_nb.server import TURN
 
 #: far longer than anything here takes
@@ -571,6 +574,13 @@ def prepared(queue):
     return [task.task_id for task in held] + answered + [gone.task_id]
 
 
+def rescored(queue):
+    """Return a new score for the task that waits."""
+    [task] = [task for task in queue.pending() if task.status == "pending_review"]
+    texts = {"input": canonical(task.input_data), "prediction": canonical({"label": "b"})}
+    return Submission(row=TaskRow(task_id=task.task_id, status="pending_review", created_at=START), texts=texts)
+
+
 PLAIN = Policy(0.85, audit_rate=0)
 CALLS = {
     "submit": lambda queue, ids: put(queue, subject="s"),
@@ -587,6 +597,7 @@ CALLS = {
     "deliver": lambda queue, ids: queue.deliver(ids[2], "svc"),
     "forget": lambda queue, ids: (put(queue, subject="s"), queue.forget("s"))[1],
     "reopen": lambda queue, ids: queue.reopen(ids[4]),
+    "rescore": lambda queue, ids: len(queue.rescore([rescored(queue)], "p", {})),
     "tick": lambda queue, ids: queue.tick(),
     "process": lambda queue, ids: Orchestrator(queue=queue, policy=PLAIN).process({"n": 1}, {"confidence": 0.1}),
     "process_frame": lambda queue, ids: Orchestrator(queue=queue, policy=PLAIN).process_frame(

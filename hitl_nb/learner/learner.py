@@ -280,6 +280,11 @@ class Learner:
                 self._earlier.append(self.champion)
             self.champion, self._made = challenger, max(self._made, challenger.number)
 
+    @property
+    def versions(self) -> frozenset[str]:
+        """Names of all models that it has made, v1 to the last one."""
+        return frozenset(f"v{number}" for number in range(1, self._made + 1))
+
     def resume(self, champion: Challenger | None, records: Sequence[ModelRecord]) -> None:
         """Take up where stored models ended: champion, version numbers, looks, what was trained on and what held out.
 

@@ -3,6 +3,9 @@
 from hitl_nb.loop.loop import Loop
 from hitl_nb.loop.pipeline import ActiveLearningPipeline, default_estimator, feature_row
 from hitl_nb.loop.report import RetrainReport
+from hitl_nb.loop.rescore import Rescored
 from hitl_nb.loop.watch import Watch
 
-__all__ = ["ActiveLearningPipeline", "Loop", "RetrainReport", "Watch", "default_estimator", "feature_row"]
+__all__ = [
+    "ActiveLearningPipeline", "Loop", "Rescored", "RetrainReport", "Watch", "default_estimator", "feature_row",
+]  # fmt: skip

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from hitl_nb.errors import LearnerError, plain
 from hitl_nb.learner import Challenger, Learner, ModelStore
 from hitl_nb.loop.report import RetrainReport
+from hitl_nb.loop.rescore import Rescored, rescore
+from hitl_nb.policy import Policy
 from hitl_nb.queue import ReviewQueue
 
 
@@ -24,6 +27,8 @@ class Loop:
     models : where models are kept; None: in memory only
     margin : a challenger is promoted when its error is proven to exceed the champion's by no more than this share
     floor : and when no class lost more than this share, see `Learner.compare`
+    policy : by which open tasks get new reasons, routes and priorities when another model comes in use; None: they
+        stay as they are
 
     Raises
     ------
@@ -46,8 +51,9 @@ class Loop:
 
     def __init__(
         self, queue: ReviewQueue, learner: Learner, *, models: ModelStore | None = None, margin: float = 0.02,
-        floor: float = 0.1,
+        floor: float = 0.1, policy: Policy | None = None,
     ) -> None:  # fmt: skip
+        self.policy = policy
         self.queue, self.learner, self.models, self.margin, self.floor = queue, learner, models, margin, floor
         self._refreshing, self._retraining = threading.Lock(), threading.Lock()
         if models is not None:
@@ -88,11 +94,34 @@ class Loop:
             raise
         finally:
             self._retraining.release()
+        self._log(report)
+        return self._then_rescored(report) if report.promoted and report.before else report
+
+    def _log(self, report: RetrainReport) -> None:
         made = report.challenger
         facts = {"model": made.version, "data": made.data_hash, "promoted": report.promoted}
         folder = None if self.models is None else str(self.models.folder.absolute())
         self.queue.note("retrain", facts | {"folder": folder, "says": str(report)})
-        return report
+
+    def _then_rescored(self, report: RetrainReport) -> RetrainReport:
+        """Score open tasks anew; whatever comes of it, the promotion stands."""
+        try:
+            return replace(report, rescored=self.rescore())
+        except Exception as error:
+            return replace(report, rescored=f"open tasks keep their scores ({type(error).__name__}: {error})")
+
+    def rescore(self, policy: Policy | None = None) -> Rescored | None:
+        """Give open tasks of earlier models the answers of the one in use: order, reasons, routes; each is an event.
+
+        None leaves the queue, since its caller waits for a person. What is in somebody's hand, judged or under audit
+        stays as it is. Such tasks are no evidence for a threshold of the new model: an older one chose them.
+
+        Parameters
+        ----------
+        policy : by which they are judged; None: that of the loop, and without one nothing happens
+        """
+        chosen = policy or self.policy
+        return None if chosen is None else rescore(self.queue, self.learner, chosen)
 
     def _retrained(self, progress: Callable[[str], None], force: bool) -> RetrainReport:
         learner, comparison = self.learner, None
@@ -127,4 +156,5 @@ class Loop:
             self.models.rollback()
             before = self.learner.champion = self.models.load()
         self.queue.note("rollback", {"model": before.version})
+        self.rescore()
         return before

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hitl_nb.display import Shows, Table, table
 from hitl_nb.evidence import PairedComparison, clopper_pearson
 from hitl_nb.learner import Challenger
+from hitl_nb.loop.rescore import Rescored
 
 #: what came of a retrain, and what to do next
 _VERDICTS = {
@@ -33,11 +34,14 @@ class RetrainReport(Shows):
     outdated: tuple[str, ...] = ()
     #: the model that was in use until then; None for a first model
     before: str | None = None
+    #: what became of the open tasks, or why they stayed; None: nothing was to be done
+    rescored: Rescored | str | None = None
 
     def __str__(self) -> str:
         made = f"{self.challenger.version} from {self.challenger.n_rows} rows"
         old = f"; the model in use learned from {len(self.outdated)} rows that no longer stand" if self.outdated else ""
-        return f"{made}: {self.comparison or 'promote: the first model'} (look {self.looks}){old}"
+        after = f"; {self.rescored}" if self.rescored else ""
+        return f"{made}: {self.comparison or 'promote: the first model'} (look {self.looks}){old}{after}"
 
     def _table(self) -> Table:
         made, found, rows = self.challenger, self.comparison, []
@@ -54,6 +58,7 @@ class RetrainReport(Shows):
             notes += self._unproven(found)
         if self.outdated:
             notes += [f"the model in use learned from {len(self.outdated):,} rows that no longer stand: retrain"]
+        notes += [str(self.rescored)] if self.rescored else []
         columns = ("model", f"wrong of {found.n}", "error on the holdout") if found else ()
         verdict, todo = _VERDICTS[found.verdict if found else "first"]
         more = found.labels_needed if found else 0

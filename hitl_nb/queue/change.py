@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from typing import Any
 from hitl_nb.display import Shows, Table, table
 from hitl_nb.errors import BadInput, IllegalMove
 from hitl_nb.payload import canonical, name
-from hitl_nb.queue.row import EventRow, TaskRow, aware
-from hitl_nb.queue.store import Transaction
-from hitl_nb.queue.submit import known_confidence, model_of, texts
-from hitl_nb.task import OPEN, Move, Status
+from hitl_nb.queue.row import EventRow, TaskRow, aware, dump_reasons
+from hitl_nb.queue.store import PAGE, Transaction
+from hitl_nb.queue.submit import Submission, known_confidence, model_of, texts
+from hitl_nb.task import OPEN, Move, Reason, Status
 
 #: events that tell of a copy
 COPIES = ("backup", "snapshot", "export")
@@ -97,6 +98,39 @@ def replace(tx: Transaction, task_id: str, input_data: Any, ai_prediction: Any, 
         "version": row.version + 1,
     }
     return tx.move(row, Move.REPLACE, back, confidence=known, model=model_of(ai_prediction), **void)
+
+
+def rescore(tx: Transaction, scored: Sequence[Submission]) -> list[str]:
+    """Put a later model's answers in the place of those of tasks that nobody has seen yet; returns which were.
+
+    What happened since the tasks were read wins: one that is held, judged, closed or replaced meanwhile stays as it is,
+    and so does an audit. None leaves the queue: its caller waits for a person.
+    """
+    new, done = {one.row.task_id: one for one in scored}, []
+    for start in range(0, len(scored), PAGE):
+        for row in tx.tasks("get_tasks", task_ids=list(new)[start : start + PAGE]):
+            one = new[row.task_id]
+            unseen = row.status == Status.PENDING and row.standing == "[]" and not row.audit
+            if unseen and row.version == one.row.version:
+                done.append(_rescored(tx, row, one).task_id)
+    return done
+
+
+def _rescored(tx: Transaction, row: TaskRow, new: Submission) -> TaskRow:
+    """Score a task anew; as its first model chose it, and not chance, it is no evidence about the later one: hard."""
+    for kind in {"input", "prediction", "score"} & set(new.texts):
+        tx.store(row.task_id, row.version + 1, kind, new.texts[kind])
+    before = [one for one in json.loads(row.reasons) if one["rule"] in ("submit", "rescored")]
+    if not any(one["rule"] == "rescored" for one in before):
+        says = "Sent to a person when model {bound} was in use"
+        reason = Reason(rule="rescored", says=says, bound=row.model, hard=True)
+        before += json.loads(dump_reasons([reason]))
+    kept = [one for one in json.loads(new.row.reasons) if one["rule"] != "audit"]
+    same = ("confidence", "priority", "model", "policy") + (() if row.level else ("expertise",))
+    return tx.move(
+        row, Move.RESCORE, Status.PENDING, version=row.version + 1, hard=True,
+        reasons=json.dumps(kept + before, ensure_ascii=False), **{name: getattr(new.row, name) for name in same},
+    )  # fmt: skip
 
 
 def withdraw(tx: Transaction, task_id: str, reason: str | None) -> TaskRow:

@@ -133,10 +133,19 @@ def _training_line(row: TaskRow, found: dict[str, Any], review: dict[str, Any]) 
     elif row.outcome == "correct":
         label = (found["answers"].get(("correction", row.final)) or {}).get("label")
     source = "audit" if row.random_audit else "adjudication" if review["adjudication"] else "human_review"
-    features = {_HIDES.sub(r"input.\g<0>", k): v for k, v in found["input"].items() if _is_scalar(v)}
+    features = features_of(found["input"])
     known = 0.5 if row.confidence is None else row.confidence
     facts = {"label": label, "confidence": row.confidence, "weight": 1 / (known + 0.01)}
     return features | {"task_id": row.task_id, **facts, "source": source, "outcome": row.outcome}
+
+
+def features_of(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the scalar fields of an input under the names that they have in a training frame.
+
+    >>> features_of({"x": 1.5, "label": "old", "tags": []})
+    {'x': 1.5, 'input.label': 'old'}
+    """
+    return {_HIDES.sub(r"input.\g<0>", name): value for name, value in data.items() if _is_scalar(value)}
 
 
 def annotation_frame(tx: Transaction) -> pd.DataFrame:

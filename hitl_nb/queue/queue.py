@@ -241,6 +241,10 @@ class ReviewQueue(Shows):
         """Put a new payload in place of an open task's, but not of a random audit's; leases and answers are void."""
         self._write(lambda tx: change.replace(tx, task_id, input_data, ai_prediction, confidence))
 
+    def rescore(self, scored: Sequence[Submission], fingerprint: str, policy: Mapping[str, Any]) -> list[str]:
+        """Put a later model's answers in place of those that nobody has seen yet; returns the ids of these tasks."""
+        return self._store(lambda tx: change.rescore(tx, scored), fingerprint, policy, search=True)
+
     def withdraw(self, task_id: str, reason: str | None = None) -> None:
         """Take an open task back; whoever waits for it is told."""
         self._write(lambda tx: change.withdraw(tx, task_id, reason))
@@ -274,15 +278,7 @@ class ReviewQueue(Shows):
     # -- waiting
 
     def deliver(self, task_id: str, to: str, after: int = 0) -> Review | None:
-        """Return the answer that holds and log that it was delivered; None while there is none.
-
-        Parameters
-        ----------
-        task_id, to
-            Which task, and who receives the answer.
-        after
-            Number of an answer already known; only a later one is returned.
-        """
+        """Return the answer that holds, later than number ``after``, and log that ``to`` received it; None: not yet."""
         caller = name("caller", to)
         self.tick_if_due()
         near = self._write(lambda tx: tx.near(task_id) is not None)
@@ -298,10 +294,7 @@ class ReviewQueue(Shows):
         return self._write(work)
 
     def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call ``wake`` after each change of a task; returns what ends it.
-
-        It is called on the thread that writes: let it set an event, and nothing more.
-        """
+        """Call ``wake``, on the thread that writes, after each change of a task; returns what ends it."""
         return self.store.watch(task_id, wake)
 
     # -- reading

@@ -26,7 +26,7 @@ SAFE = (
 #: calls whose events carry the id of the request, so that a repeat finds in the log that it is done
 ONCE = (
     "submit", "store_decided", "store_frame", "claim", "release", "renew", "undo", "object", "replace", "withdraw",
-    "reopen", "forget", "note",
+    "reopen", "forget", "note", "rescore",
 )  # fmt: skip
 #: ids of requests that an owner remembers; a repeat comes within moments
 REMEMBERED = 10_000
@@ -96,6 +96,8 @@ def checked(call: str, args: Sequence[Any]) -> None:
     """Refuse texts from outside that are not the canonical ones."""
     if call == "store_decided":
         texts = list(args[0].texts.values())
+    elif call == "rescore":
+        texts = [text for one in args[0] for text in one.texts.values()]
     elif call == "store_frame":
         texts = [text for column in args[0].texts.values() for text in column if text is not None]
     else:
@@ -128,6 +130,10 @@ def _same_leases(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]
     return queue.store.read(work, search=False)
 
 
+def _same_scores(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> list[str]:
+    return [str(event.task_id) for event in events if event.task_id is not None]
+
+
 def _same_erasure(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Forgotten:
     queue.store.checkpoint()  # the first try may have ended before its own
     tasks, open_ones = ([str(e.task_id) for e in events if e.move == move] for move in ("forget", Move.WITHDRAW))
@@ -155,4 +161,5 @@ _AGAIN: dict[str, Callable[[ReviewQueue, list[EventRow], Sequence[Any]], Any]] =
     "store_frame": _same_frame,
     "claim": _same_leases,
     "forget": _same_erasure,
+    "rescore": _same_scores,
 }
