@@ -1,4 +1,4 @@
-"""Command line: hitl-nb demo | lab | stats | export | replay | doctor | rebuild | serve."""
+"""Command line: hitl-nb demo | lab | stats | export | replay | retrain | doctor | rebuild | serve."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ _EXAMPLES = """examples:
   hitl-nb stats hitl-demo.duckdb            what is in a queue
   hitl-nb export hitl-demo.duckdb out.csv   every decision with its answer
   hitl-nb replay policy.toml hitl-demo.duckdb --min-coverage 0.8 --max-risk 0.05    a gate for CI
+  hitl-nb retrain hitl-demo.duckdb          learn from the answers; a model proven not worse is in use then
   hitl-nb doctor hitl-demo.duckdb           is the file sound, and what to do if not
 
 exit codes: 0 done, 1 it could not be done or the doctor found something (what to do is said), 2 the call was off;
@@ -67,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--inputs", action="store_true", help="add the scalar input fields")
     export.set_defaults(run=_export)
     _replay_options(commands.add_parser("replay", help="let a policy decide about a history, and judge what it does"))
+    retrain = commands.add_parser("retrain", help="learn from the answers; the new model is in use if proven not worse")
+    retrain.add_argument("file", type=Path, help="queue file")
+    retrain.add_argument("--models", type=Path, help="folder of the models (default: FILE with the ending .models)")
+    retrain.add_argument("--labels", type=Path, help="CSV or Parquet file of labels that did not come from the queue")
+    retrain.set_defaults(run=_retrain)
     doctor = commands.add_parser("doctor", help="look at everything about a queue file, and say what to do")
     doctor.add_argument("file", type=Path, help="queue file; it is not changed")
     doctor.set_defaults(run=_doctor)
@@ -207,6 +213,15 @@ def _named(place: str) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise BadInput(name="--using", value=place, remedy="is no dict; name one such as {'night': function}")
     return found
+
+
+def _retrain(options: argparse.Namespace) -> None:
+    from hitl_nb.loop import take_up
+
+    with _opened(options.file) as queue:
+        loop = take_up(queue, options.models or options.file.with_suffix(".models"), options.labels)
+        loop.refresh()
+        print(loop.retrain(lambda stage: print(clean(stage), file=sys.stderr), force=True)._table())
 
 
 def _doctor(options: argparse.Namespace) -> int:

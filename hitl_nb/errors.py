@@ -312,6 +312,12 @@ class FitFailed(LearnerError):
     says = "the estimator could not be fitted ({reason}); champion and buffer are unchanged"
 
 
+class RetrainCancelled(LearnerError):
+    """Somebody cancelled a retrain; the model in use, its rows and its count are as they were."""
+
+    says = "cancelled {stage}; the model in use stays, start it again whenever you like"
+
+
 class ModelNotFound(LearnerError, LookupError):
     """The model store has no such version."""
 

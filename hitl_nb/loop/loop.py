@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from hitl_nb.errors import LearnerError, plain
 from hitl_nb.learner import Challenger, Learner, ModelStore
+from hitl_nb.loop.background import Retraining
 from hitl_nb.loop.report import RetrainReport
 from hitl_nb.loop.rescore import Rescored, rescore
 from hitl_nb.policy import Policy
@@ -29,6 +31,8 @@ class Loop:
     floor : and when no class lost more than this share, see `Learner.compare`
     policy : by which open tasks get new reasons, routes and priorities when another model comes in use; None: they
         stay as they are
+    every : a retrain is due after so long, if there are new answers
+    drift : a retrain is due when this returns something true, such as the text of an alarm
 
     Raises
     ------
@@ -51,13 +55,17 @@ class Loop:
 
     def __init__(
         self, queue: ReviewQueue, learner: Learner, *, models: ModelStore | None = None, margin: float = 0.02,
-        floor: float = 0.1, policy: Policy | None = None,
+        floor: float = 0.1, policy: Policy | None = None, every: timedelta | None = None,
+        drift: Callable[[], object] | None = None,
     ) -> None:  # fmt: skip
-        self.policy = policy
+        self.policy, self.every, self.drift = policy, every, drift
         self.queue, self.learner, self.models, self.margin, self.floor = queue, learner, models, margin, floor
         self._refreshing, self._retraining = threading.Lock(), threading.Lock()
+        records = [] if models is None else models.records()
         if models is not None:
-            learner.resume(models.load() if models.latest() else None, models.records())
+            learner.resume(models.load() if models.latest() else None, records)
+        #: when it was last retrained, naive UTC; without stored models: when this loop began
+        self.last = max((_time(record.created_at) for record in records), default=queue.now)
 
     def refresh(self) -> int:
         """Let the learner hold the answers that stand, and no others; returns how many are new, changed or gone.
@@ -67,7 +75,34 @@ class Loop:
         with self._refreshing:  # an older look at the queue must not come after a newer one
             return self.learner.sync(self.queue.training_frame())
 
-    def retrain(self, progress: Callable[[str], None] | None = None, force: bool = False) -> RetrainReport:
+    def due(self) -> str | None:
+        """Say why a retrain is due: by count, by time, or by an alarm of drift; None while it is not.
+
+        Without a new answer it never is: the same rows would give the same model.
+        """
+        new, since = self.learner.counted, self.queue.now - self.last
+        if not new:
+            return None
+        if self.learner.ready:
+            return f"by count: {new:,} new answers"
+        if self.every is not None and since >= self.every:
+            return f"by time: {new:,} new answers, {since.total_seconds() / 86_400:.1f} days since the last"
+        alarm = self.drift() if self.drift is not None else None
+        return f"by an alarm of drift: {alarm}" if alarm else None
+
+    def retrain_if_due(self, progress: Callable[[str], None] | None = None) -> RetrainReport | None:
+        """Take in the answers, and retrain if that is due; call it as often as you like."""
+        self.refresh()
+        why = self.due()
+        return None if why is None else self.retrain(progress, force=True, why=why)
+
+    def start(self, progress: Callable[[str], None] | None = None, force: bool = False) -> Retraining:
+        """Do what `refresh` and `retrain` do on a thread of its own, while reviews go on."""
+        return Retraining(lambda stage: (self.refresh(), self.retrain(stage, force))[1], progress)
+
+    def retrain(
+        self, progress: Callable[[str], None] | None = None, force: bool = False, why: str = "by hand"
+    ) -> RetrainReport:
         """Fit a challenger, compare it with the champion on the holdout, and promote it if it is proven not worse.
 
         May run in a thread while answers come; they are for the next one. What it raises before a model is in use
@@ -77,6 +112,7 @@ class Loop:
         ----------
         progress : called with a short line at each stage; what it raises ends the retrain
         force : retrain although too few new answers came
+        why : what started it, for the log
 
         Raises
         ------
@@ -94,12 +130,12 @@ class Loop:
             raise
         finally:
             self._retraining.release()
-        self._log(report)
+        self._log(report, why)
         return self._then_rescored(report) if report.promoted and report.before else report
 
-    def _log(self, report: RetrainReport) -> None:
-        made = report.challenger
-        facts = {"model": made.version, "data": made.data_hash, "promoted": report.promoted}
+    def _log(self, report: RetrainReport, why: str) -> None:
+        made, self.last = report.challenger, self.queue.now
+        facts = {"model": made.version, "data": made.data_hash, "promoted": report.promoted, "why": why}
         folder = None if self.models is None else str(self.models.folder.absolute())
         self.queue.note("retrain", facts | {"folder": folder, "says": str(report)})
 
@@ -131,6 +167,7 @@ class Loop:
             progress(f"comparing with {learner.champion.version} on {len(learner.holdout_rows)} rows")
             comparison = learner.compare(challenger, self.margin, floor=self.floor)
         promoted = comparison is None or comparison.verdict == "promote"
+        progress(f"{comparison.verdict if comparison else 'the first model'}: storing {challenger.version}")
         if self.models is not None:
             facts = {"promoted": promoted}
             self.models.save(challenger, created_at=self.queue.now, looks=learner.looks, metrics=facts)
@@ -158,3 +195,8 @@ class Loop:
         self.queue.note("rollback", {"model": before.version})
         self.rescore()
         return before
+
+
+def _time(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)

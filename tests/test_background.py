@@ -1,0 +1,220 @@
+"""A retrain that is due, in the background, watched and cancelled; and by hand from the command line."""
+
+import threading
+from datetime import timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Clock
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+
+from hitl_nb import open_queue
+from hitl_nb.cli import main
+from hitl_nb.errors import BadInput, FitFailed, NotEnoughSamples, RetrainCancelled
+from hitl_nb.learner import Learner, ModelStore
+from hitl_nb.loop import Loop, take_up
+
+#: longest time that a test waits for another thread, in seconds; nothing is measured by it
+LONG = 60
+
+
+class Waiting(ClassifierMixin, BaseEstimator):
+    """A classifier whose fit begins and ends when a test lets it."""
+
+    def __init__(self, begun=None, go=None):
+        self.begun, self.go = begun, go
+
+    def fit(self, X, y, sample_weight=None):
+        self.begun[0].set()
+        assert self.go[0].wait(LONG)
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, X):
+        return np.full((len(X), len(self.classes_)), 1 / len(self.classes_))
+
+
+def labels(n=40):
+    x = np.arange(float(n))
+    return pd.DataFrame({"task_id": [f"i{i}" for i in range(n)], "x": x, "label": np.where(x > n / 2, "b", "a")})
+
+
+def answered(queue, x=1.0, label="a"):
+    asked = {"input_data": {"x": x}, "ai_prediction": {"label": label}, "confidence": 0.5, "reason": "unsure"}
+    task = queue.submit(**asked)
+    queue.resolve(task.task_id, "ann", "approve")
+    return task.task_id
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def loop(clock):
+    learner = Learner(LogisticRegression(), min_samples=3)
+    learner.add(labels().assign(source="initial"))
+    with open_queue(":memory:", clock=clock) as queue:
+        yield Loop(queue, learner)
+
+
+@pytest.fixture
+def slow(loop):
+    """Return a loop whose fit waits, what is set when it begins, and what lets it end."""
+    begun, go = threading.Event(), threading.Event()
+    loop.retrain(force=True)
+    answered(loop.queue)
+    # clone() would copy an event; a list that is shared is copied as well, so the class holds both
+    loop.learner.estimator = type("Held", (Waiting,), {"fit": _held(begun, go)})()
+    yield loop, begun, go
+    go.set()
+
+
+def _held(begun, go):
+    def fit(self, X, y, sample_weight=None):
+        self.begun, self.go = [begun], [go]
+        return Waiting.fit(self, X, y, sample_weight)
+
+    return fit
+
+
+def test_reviews_go_on_while_a_model_is_fitted_and_are_for_the_next_one(slow):
+    loop, begun, go = slow
+    heard = []
+    running = loop.start(heard.append, force=True)
+    assert begun.wait(LONG)
+    answered(loop.queue, 2.0)
+    assert loop.refresh() == 1
+    assert not running.done
+    assert "retraining" in repr(running)
+    go.set()
+    report = running.wait(LONG)
+    assert report.challenger.n_rows == 21  # 20 initial ones that are not held out, and the answer before it began
+    assert loop.learner.counted == 1
+    assert heard == running.lines
+    assert [line.split()[0] for line in heard] == ["fitting", "fitted;", "comparing", f"{report.comparison.verdict}:"]
+    assert repr(running) == repr(report)
+
+
+def test_a_cancelled_retrain_changes_nothing_and_can_be_started_again(slow):
+    loop, begun, go = slow
+    champion, events = loop.learner.champion, len(loop.queue.events())
+    running = loop.start(force=True)
+    assert begun.wait(LONG)
+    with pytest.raises(TimeoutError, match=r"runs still \(fitting Held"):
+        running.wait(0)
+    running.cancel()
+    go.set()
+    with pytest.raises(RetrainCancelled, match=r"cancelled before fitted.*the model in use stays"):
+        running.wait(LONG)
+    assert "not retrained: cancelled" in repr(running)
+    assert (loop.learner.champion, loop.learner.counted, len(loop.queue.events())) == (champion, 1, events)
+    loop.learner.estimator = LogisticRegression()
+    assert loop.start(force=True).wait(LONG).challenger.n_rows == 21
+
+
+def test_what_ends_a_retrain_in_the_background_is_raised_where_it_is_waited_for(loop):
+    loop.retrain(force=True)
+    with pytest.raises(NotEnoughSamples, match="0 reviewed samples, 3 needed"):
+        loop.start().wait(LONG)
+    loop.learner.estimator = LogisticRegression(C=-1.0)
+    with pytest.raises(FitFailed):
+        loop.start(force=True).wait(LONG)
+
+
+# -- when it is due ----------------------------------------------------------------------------------------------------
+
+
+def test_a_retrain_is_due_by_count(loop):
+    loop.retrain(force=True)
+    for i in range(3):
+        assert loop.retrain_if_due() is None
+        answered(loop.queue, float(i))
+    assert loop.retrain_if_due().challenger.version == "v2"
+    assert loop.queue.events()[-1]["body"]["why"] == "by count: 3 new answers"
+    assert loop.retrain_if_due() is None
+
+
+def test_a_retrain_is_due_by_time_if_there_is_something_new(loop, clock, tmp_path):
+    loop.every = timedelta(days=7)
+    loop.retrain(force=True)
+    clock.forward(days=8)
+    assert loop.retrain_if_due() is None
+    answered(loop.queue)
+    assert loop.retrain_if_due() is not None
+    assert loop.queue.events()[-1]["body"]["why"] == "by time: 1 new answers, 8.0 days since the last"
+    clock.forward(days=6)
+    answered(loop.queue, 2.0)
+    assert loop.retrain_if_due() is None
+
+
+def test_a_restart_remembers_when_the_last_retrain_was(loop, clock, tmp_path):
+    loop.models = ModelStore(tmp_path)
+    loop.retrain(force=True)
+    clock.forward(days=8)
+    again = Loop(loop.queue, Learner(LogisticRegression()), models=loop.models, every=timedelta(days=7))
+    answered(loop.queue)
+    again.refresh()
+    assert again.due() == "by time: 1 new answers, 8.0 days since the last"
+
+
+def test_a_retrain_is_due_by_an_alarm_of_drift(loop):
+    alarms = iter([None, "", "accuracy fell by 4 points"])
+    loop.drift = lambda: next(alarms)
+    loop.retrain(force=True)
+    assert loop.retrain_if_due() is None  # nothing new: the alarm is not even asked for
+    answered(loop.queue)
+    assert [loop.retrain_if_due(), loop.retrain_if_due()] == [None, None]
+    assert loop.retrain_if_due() is not None
+    assert loop.queue.events()[-1]["body"]["why"] == "by an alarm of drift: accuracy fell by 4 points"
+
+
+# -- hitl-nb retrain ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path):
+    with open_queue(tmp_path / "q.duckdb") as queue:
+        for i in range(4):
+            answered(queue, float(i), "ab"[i % 2])
+    return tmp_path / "q.duckdb"
+
+
+def test_the_command_fits_the_first_model_and_goes_on_with_it(file, capsys):
+    assert main(["retrain", str(file)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("v1 is in use: the first model, compared with none")
+    assert "fitting Pipeline to 4 rows" in said.err
+    labels(60).drop(columns="task_id").to_csv(file.with_suffix(".csv"), index=False)
+    assert main(["retrain", str(file), "--labels", str(file.with_suffix(".csv"))]) == 0
+    assert capsys.readouterr().out.startswith("v2 is ")
+    assert [record.version for record in ModelStore(file.with_suffix(".models")).records()] == ["v1", "v2"]
+
+
+def test_the_command_says_what_is_wrong(file, tmp_path, capsys):
+    (tmp_path / "odd.csv").write_bytes(b"\xff\xfe\x00")
+    assert main(["retrain", str(file), "--labels", str(tmp_path / "odd.csv")]) == 1
+    assert "pass a CSV or Parquet file" in capsys.readouterr().err
+    assert main(["retrain", str(tmp_path / "none.duckdb")]) == 1
+    assert "there is no such file" in capsys.readouterr().err
+    with open_queue(tmp_path / "empty.duckdb"):
+        pass
+    assert main(["retrain", str(tmp_path / "empty.duckdb")]) == 1
+    assert "0 reviewed samples" in capsys.readouterr().err
+
+
+def test_a_loop_taken_up_has_the_estimator_columns_and_words_of_the_model_in_use(file, tmp_path):
+    rows = labels().assign(source="initial", unused=1.0)
+    learner = Learner(LogisticRegression(C=0.5), "entropy", "ones", features=["x"])
+    learner.add(rows)
+    with open_queue(file) as queue:
+        Loop(queue, learner, models=ModelStore(tmp_path / "m")).retrain(force=True)
+        rows.to_parquet(tmp_path / "rows.parquet")
+        again = take_up(queue, tmp_path / "m", tmp_path / "rows.parquet").learner
+        assert (again.strategy, again.weighting, again.estimator.C) == ("entropy", "ones", 0.5)
+        assert again.buffer.columns == ["x"]
+        with pytest.raises(BadInput, match="labels"):
+            take_up(queue, tmp_path / "m", tmp_path / "gone.csv")
