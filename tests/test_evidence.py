@@ -19,6 +19,8 @@ from hitl_nb.evidence import (
     compare_paired,
     corrected_risk,
     inverse_confidence,
+    inverse_propensity,
+    lure,
     pairs_needed,
     reviewer_error,
     spent,
@@ -163,6 +165,50 @@ def test_the_corrected_interval_holds_the_truth_as_often_as_it_says(audited_stre
 
 def test_the_uncorrected_interval_fails_which_is_why_it_is_corrected(audited_streams):
     assert audited_streams[1] <= 0.01
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+
+def estimates(runs: int = 1000, pool: int = 200, m: int = 40):
+    """Estimate the mean loss of a pool from rows that were chosen because they looked difficult, in three ways."""
+    rng = np.random.default_rng(11)
+    hard = rng.random(pool)
+    loss = (rng.random(pool) < hard**2).astype(float)
+    found = {"naive": [], "lure": [], "inverse": []}
+    for _ in range(runs):
+        left, rows, q = np.arange(pool), [], []
+        for _ in range(m):
+            p = (0.1 + hard[left]) / (0.1 + hard[left]).sum()
+            drawn = rng.choice(len(left), p=p)
+            rows.append(left[drawn])
+            q.append(p[drawn])
+            left = np.delete(left, drawn)
+        found["naive"].append(loss[rows].mean())
+        found["lure"].append((lure(q, pool) * loss[rows]).mean())
+        chance = np.clip(2 * m / pool * hard, 0.02, 1.0)
+        seen = rng.random(pool) < chance
+        found["inverse"].append((inverse_propensity(chance[seen]) * loss[seen]).sum() / pool)
+    off = {way: np.array(values) - loss.mean() for way, values in found.items()}
+    return {way: abs(values.mean()) / (values.std() / math.sqrt(runs)) for way, values in off.items()}
+
+
+def test_lure_and_inverse_propensity_are_unbiased_where_the_naive_mean_is_far_off():
+    off = estimates()  # in standard errors
+    assert off["lure"] <= 3
+    assert off["inverse"] <= 3
+    assert off["naive"] > 10
+
+
+def test_rows_drawn_by_pure_chance_weigh_the_same_and_so_does_a_whole_pool():
+    assert lure([math.nan] * 3, 9).tolist() == [1.0] * 3
+    assert lure([0.9, 0.2, 1.0], 3).tolist() == [1.0] * 3  # nothing is left out: nothing to correct
+
+
+@pytest.mark.parametrize(("probability", "pool"), [([0.0], 5), ([1.5], 5), ([0.5, 0.5], 1), ([0.5], 1.5)])
+def test_impossible_draws_are_refused(probability, pool):
+    with pytest.raises(BadInput):
+        lure(probability, pool)
 
 
 # -- champion and challenger -------------------------------------------------------------------------------------------

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Perceptron
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -29,9 +31,12 @@ from hitl_nb.learner import (
     check_weighting,
     effective_size,
     fit_weights,
+    lure,
+    on_rows,
     score_pool,
     select,
 )
+from hitl_nb.learner.weighting import fit_weighted
 
 RNG = np.random.default_rng(0)
 CANCER, BENIGN = load_breast_cancer(return_X_y=True)
@@ -115,6 +120,69 @@ def test_a_strategy_that_breaks_a_rule_is_named(broken):
 def test_a_weighting_that_breaks_a_rule_is_named(broken):
     with pytest.raises(LearnerError, match="breaks a rule"):
         check_weighting(broken)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [lambda r: np.ones(3), lambda r: r["label"].map({"a": -1.0}), lambda r: r.pop("label").map(len), lambda r: r["x"]],
+)
+def test_a_weighting_of_rows_that_breaks_a_rule_is_named(broken):
+    with pytest.raises((LearnerError, KeyError), match=r"breaks a rule|x"):
+        check_weighting(on_rows(broken))
+
+
+def test_weightings_of_rows_reach_the_fit(moody):
+    rows = table([[1.0], [2.0], [3.0], [4.0]], [0, 0, 0, 1], confidence=[0.9, 0.5, 0.5, 0.5])
+    rows = rows.assign(
+        outcome=["correct", "approve", "correct", "approve"], review_probability=[0.5, 1.0, np.nan, 0.25]
+    )
+    for weighting, raw in [
+        ("correction_boost", [2.8, 1, 2, 1]),  # 1 + 2 x 0.9; approved: 1; 1 + 2 x 0.5
+        ("class_balanced", [2 / 3, 2 / 3, 2 / 3, 2]),  # 4 / (2 x 3), 4 / (2 x 1)
+        ("inverse_propensity", [2, 1, 1, 4]),
+        (lure(10), 1 + 6 / np.array([9, 8, 7, 6]) * np.array([2 / 10 - 1, 1 / 9 - 1, 0, 4 / 7 - 1])),
+        (on_rows(lambda found: found["x0"] * 1.0), [1, 2, 3, 4]),
+    ]:
+        learner = Learner(moody, weighting=weighting, min_samples=1, holdout=0.0)
+        learner.add(rows)
+        fitted = learner.fit()
+        assert fitted.model.weights_ == pytest.approx(np.array(raw) / np.mean(raw))
+        assert fitted.effective_size == pytest.approx(np.sum(raw) ** 2 / np.sum(np.square(raw)))
+
+
+@pytest.mark.parametrize("odd", [0.0, -0.1, 1.1, "often"])
+def test_an_impossible_probability_is_refused_by_its_task(moody, odd):
+    with pytest.raises(BadInput, match=r"review_probability.*task r0|task"):
+        Learner(moody).add(table([[1.0]], [0]).assign(review_probability=[odd]))
+
+
+def test_a_probability_comes_back_with_its_row_and_makes_it_no_other_row(moody):
+    learner = Learner(moody)
+    assert "review_probability" not in learner.buffer.frame()
+    rows = table([[1.0]], [0])
+    learner.add(rows.assign(review_probability=0.02))
+    assert learner.buffer.frame()["review_probability"].tolist() == [0.02]
+    assert learner.add(rows) == 0
+
+
+WITHIN = {
+    "pipeline": make_pipeline(StandardScaler(), LogisticRegression()),
+    "calibrated": CalibratedClassifierCV(LogisticRegression(), cv=2),
+    "calibrated pipeline": CalibratedClassifierCV(make_pipeline(StandardScaler(), LogisticRegression()), cv=2),
+    "pipeline of calibrated": make_pipeline(StandardScaler(), CalibratedClassifierCV(LogisticRegression(), cv=2)),
+    "search": GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=2),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("estimator", WITHIN.values(), ids=WITHIN)
+def test_weights_reach_the_classifier_inside(estimator):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(80, 2)), np.arange(80) % 2
+    whole = clone(estimator).fit(X, y).predict_proba(X)
+    heavy = fit_weighted(clone(estimator), X, y, np.where(y == 1, 50.0, 1.0)).predict_proba(X)
+    assert np.abs(whole[:, 1].mean() - 0.5) < 0.05
+    assert heavy[:, 1].mean() > 0.9  # the fifty times heavier class
 
 
 def test_margin_inverse_confidence_by_hand_and_not_the_order_of_least_confident():

@@ -26,7 +26,7 @@ import hitl_nb.learner
 from hitl_nb.errors import BadInput
 from hitl_nb.learner import modal
 from hitl_nb.learner.modal import WeightedActiveLearner
-from hitl_nb.learner.weighting import fit_weighted, weight_parameter
+from hitl_nb.learner.weighting import fit_weighted, weight_parameters
 
 X, Y = load_iris(return_X_y=True)
 SOME = np.arange(0, 150, 5)
@@ -162,7 +162,7 @@ def test_nan_is_refused_unless_it_is_left_to_the_estimator():
 
 
 def test_estimators_without_weights_get_rows_in_proportion():
-    assert weight_parameter(make_pipeline(StandardScaler(), KNeighborsClassifier())) is None
+    assert weight_parameters(make_pipeline(StandardScaler(), KNeighborsClassifier())) == ()
     weights = np.where(Y == 0, 0.0, 1.0)
     with pytest.warns(UserWarning, match="resampled"):
         fitted = fit_weighted(KNeighborsClassifier(), X, Y, weights)

@@ -19,11 +19,11 @@ from hitl_nb.evidence.paired import (
 )
 from hitl_nb.evidence.rate import Interval, clopper_pearson, corrected_risk, pairs_needed, reviewer_error
 from hitl_nb.evidence.sequential import Alarm, always_valid, confidence_sequence, evidence_below
-from hitl_nb.evidence.weight import inverse_confidence
+from hitl_nb.evidence.weight import inverse_confidence, inverse_propensity, lure
 
 __all__ = [
     "Alarm", "Certificate", "ClassComparison", "Interval", "PairedComparison", "Verdict", "always_valid",
     "clopper_pearson", "compare_paired", "confidence_sequence", "corrected_risk", "evidence_below", "hajek",
-    "horvitz_thompson", "inverse_confidence", "pairs_needed", "ppi_mean", "reviewer_error", "share_difference", "spent",
-    "with_floor",
+    "horvitz_thompson", "inverse_confidence", "inverse_propensity", "lure", "pairs_needed", "ppi_mean",
+    "reviewer_error", "share_difference", "spent", "with_floor",
 ]  # fmt: skip

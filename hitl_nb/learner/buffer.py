@@ -21,7 +21,7 @@ Features = Sequence[str] | Callable[[pd.DataFrame], Any] | None
 Rejects = Literal["drop", "label"]
 
 #: columns that are never features
-RESERVED = ("task_id", "label", "confidence", "weight", "source", "outcome")
+RESERVED = ("task_id", "label", "confidence", "weight", "source", "outcome", "review_probability")
 #: where a label can come from; audits are never trained on
 SOURCES = ("initial", "human_review", "audit", "adjudication")
 OUTCOMES = ("approve", "reject", "correct")
@@ -110,13 +110,14 @@ class Buffer:
         self._fields: list[str] = []  # columns of the last frame that did
 
     def frame(self) -> pd.DataFrame:
-        """Return the rows in the form of a training frame."""
-        return self.rows.reset_index()[["task_id", *self.columns, *RESERVED[1:]]]
+        """Return the rows in the form of a training frame; the probabilities come with it where one is known."""
+        known = RESERVED[1:] if self.rows["review_probability"].notna().any() else RESERVED[1:-1]
+        return self.rows.reset_index()[["task_id", *self.columns, *known]]
 
     def add(self, frame: pd.DataFrame) -> int:
         """Store checked rows; return how many were new or changed."""
         columns, rows = self._checked(frame)
-        rows[HASH] = row_hashes(rows)
+        rows[HASH] = row_hashes(rows.drop(columns="review_probability"))  # how a row was drawn makes it no other row
         rows = rows.drop_duplicates("task_id", keep="last").set_index("task_id")
         fresh = rows[~rows[HASH].isin(self.rows[HASH])]
         kept = self.rows.drop(index=fresh.index, errors="ignore")
@@ -211,15 +212,17 @@ class Buffer:
 
 
 def _weighed(rows: pd.DataFrame) -> pd.DataFrame:
-    number = {name: pd.to_numeric(rows[name], errors="coerce").astype(float) for name in ("confidence", "weight")}
-    confidence, weight = number["confidence"], number["weight"]
+    names = ("confidence", "weight", "review_probability")
+    confidence, weight, drawn = (pd.to_numeric(rows[name], errors="coerce").astype(float) for name in names)
     odd = (confidence.isna() & rows["confidence"].notna()) | (confidence < 0) | (confidence > 1)
     odd |= rows["confidence"].map(lambda value: isinstance(value, (str, bool, np.bool_)))
     _refuse(rows, "confidence", odd, "must be a number between 0 and 1, or NaN if unknown")
     if rows["weight"].isna().all():
         weight = pd.Series(inverse_confidence(confidence), index=rows.index)
     _refuse(rows, "weight", ~((weight >= 0) & (weight < np.inf)), "must be finite and 0 or more")
-    return rows.assign(confidence=confidence, weight=weight)
+    unlikely = ~((drawn > 0) & (drawn <= 1)) & rows["review_probability"].notna()
+    _refuse(rows, "review_probability", unlikely, "must lie above 0 and be at most 1, or be missing")
+    return rows.assign(confidence=confidence, weight=weight, review_probability=drawn)
 
 
 def data_hash(rows: pd.DataFrame) -> str:

@@ -23,8 +23,8 @@ from hitl_nb.learner.challenger import Challenger, probabilities_of
 from hitl_nb.learner.modal import WeightedActiveLearner
 from hitl_nb.learner.models import ModelRecord
 from hitl_nb.learner.pool import Asking, choose
-from hitl_nb.learner.strategy import STRATEGIES, Strategy, wants
-from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, effective_size, fit_weights
+from hitl_nb.learner.strategy import STRATEGIES, Strategy, select, wants
+from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, effective_size, fit_weights, weigh
 
 #: rows of the random holdout where the initial labels are enough for it
 HOLDOUT_ROWS = 200
@@ -64,7 +64,7 @@ class Learner:
         fitted already, it is the champion from the start, as "v1"
     strategy : name from `STRATEGIES`, or a function (probabilities, rng) -> scores
     weighting : "inverse_confidence" uses the raw weight stored with each row; any other name from `WEIGHTINGS`, or a
-        function, computes it from the stored confidences
+        function, computes it from the stored confidences or rows
     min_samples : how many reviewed rows make the learner ready, see `counted`
     features : column names, a function of the feature columns that returns X, or None for every scalar column
     rejects : "drop" leaves rejected cases out of the fit; "label" trains them as label "rejected" (labels become text)
@@ -211,7 +211,7 @@ class Learner:
         say(f"fitting {type(self.estimator).__name__} to {len(used)} rows")
         try:
             stored = self._weigh is inverse_confidence
-            raw = used["weight"] if stored else self._weigh(used["confidence"].to_numpy(float))
+            raw = used["weight"] if stored else weigh(self._weigh, used)
             weights, y = fit_weights(raw), as_labels(used["label"].tolist())
             active = WeightedActiveLearner(_seeded(self.estimator, self.seed), force_all_finite=False, seed=self.seed)
             x = self.buffer.inputs(used)

@@ -46,6 +46,8 @@ class RetrainReport(Shows):
     def _table(self) -> Table:
         made, found, rows = self.challenger, self.comparison, []
         notes = [f"it learned from {made.n_rows:,} rows, {made.metrics.get('reviewed_rows', 0):,} of them reviewed"]
+        if made.effective_size:
+            notes += [f"their weights let them count like {made.effective_size:,.0f} rows of equal weight"]
         if found is not None:
             repaired, broken, both = found.only_champion_wrong, found.only_challenger_wrong, found.both_wrong
             old, new = (str(clopper_pearson(both + wrong, found.n)) for wrong in (repaired, broken))

@@ -27,7 +27,7 @@ _PAGE = 1000
 #: columns of a training frame beside the features
 _FACTS = ("task_id", "label", "confidence", "weight", "source", "outcome")
 #: names of input fields that would hide one of them, or a field renamed because of one
-_HIDES = re.compile(rf"\A(input\.)*({'|'.join(_FACTS)})\Z")
+_HIDES = re.compile(rf"\A(input\.)*({'|'.join(_FACTS)}|review_probability)\Z")
 #: types that keep the scalars of one kind as they were stored; gaps are NA
 _KINDS: dict[type, str] = {bool: "boolean", int: "Int64", float: "float64", str: "string"}
 #: how a text begins that a spreadsheet runs, and numbers, which it does not
