@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,3 +67,38 @@ def probabilities_of(model: Any, x: Any) -> NDArray[np.float64]:
         if whole.any():
             matrix[whole] = model.predict_proba(x[whole])
         return matrix
+
+
+def warm_names(estimator: Any) -> list[str]:
+    """Return the parameters that let a fit begin where the last one ended; more trees are no better beginning."""
+    names = [name for name in estimator.get_params() if name.split("__")[-1] == "warm_start"]
+    return [name for name in names if f"{name.removesuffix('warm_start')}n_estimators" not in estimator.get_params()]
+
+
+def bare(model: Any) -> Any:
+    """Return a model without the temperature that `calibrated` put around it."""
+    from sklearn.frozen import FrozenEstimator
+
+    inside = getattr(model, "estimator", None)
+    return inside.estimator if isinstance(inside, FrozenEstimator) else model
+
+
+def continued(champion: Challenger | None, y: NDArray[Any]) -> Any:
+    """Return a copy of the model in use whose fit begins there; None if there is none, or the classes are others."""
+    model = bare(champion.model) if champion else None
+    if model is None or set(model.classes_.tolist()) != set(y.tolist()):
+        return None
+    return copy.deepcopy(model).set_params(**dict.fromkeys(warm_names(model), True))
+
+
+def calibrated(model: Any, x: Any, y: NDArray[Any]) -> Any:
+    """Return a fitted model with one temperature for its probabilities, fitted to random rows that hold every class.
+
+    Where a class is missing among them the model comes back as it is.
+    """
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+
+    if set(y.tolist()) != set(model.classes_.tolist()):
+        return model
+    return CalibratedClassifierCV(FrozenEstimator(model), method="temperature").fit(x, y)

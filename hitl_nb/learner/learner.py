@@ -19,12 +19,12 @@ from sklearn.utils.validation import check_is_fitted
 from hitl_nb.errors import BadInput, FitFailed, LearnerError, NotEnoughSamples, plain
 from hitl_nb.evidence import PairedComparison, compare_paired, inverse_confidence, spent, with_floor
 from hitl_nb.learner.buffer import HASH, Buffer, Features, Rejects, as_labels, as_text, data_hash
-from hitl_nb.learner.challenger import Challenger, probabilities_of
+from hitl_nb.learner.challenger import Challenger, calibrated, continued, probabilities_of, warm_names
 from hitl_nb.learner.modal import WeightedActiveLearner
 from hitl_nb.learner.models import ModelRecord
 from hitl_nb.learner.pool import Asking, choose
 from hitl_nb.learner.strategy import STRATEGIES, Strategy, select, wants
-from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, effective_size, fit_weights, weigh
+from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, effective_size, fit_weighted, fit_weights, weigh
 
 #: rows of the random holdout where the initial labels are enough for it
 HOLDOUT_ROWS = 200
@@ -71,6 +71,10 @@ class Learner:
     holdout : share of the initial labels that is drawn for comparing models and never trained on: at least 200 rows
         where that is at most half of them; drawn by id at the first fit and fixed then. Audit rows join it
     seed : of every draw here, and of open random states of the estimator
+    calibrate : bring the confidences of each new model in line with how often it is right, on the initial rows of the
+        holdout: a model that was fitted to chosen rows is off on random ones. One temperature, so that no answer
+        changes (Guo 2017, arXiv 1706.04599); scikit-learn 1.8 or later
+    warm : begin a fit at the model in use, where the estimator has ``warm_start`` and the classes are the same
 
     Examples
     --------
@@ -87,7 +91,7 @@ class Learner:
     def __init__(
         self, estimator: Any, strategy: str | Strategy = "margin", weighting: str | Weighting = "inverse_confidence",
         min_samples: int = 500, features: Features = None, rejects: Rejects = "drop", holdout: float = 0.2,
-        seed: int = 0,
+        seed: int = 0, calibrate: bool = False, warm: bool = False,
     ) -> None:  # fmt: skip
         if not hasattr(estimator, "predict_proba"):
             remedy = "needs predict_proba; wrap it in sklearn.calibration.CalibratedClassifierCV"
@@ -101,7 +105,10 @@ class Learner:
         self.strategy, self._score = _named(strategy, STRATEGIES, "strategy")
         wants(self._score)
         self.weighting, self._weigh = _named(weighting, WEIGHTINGS, "weighting")
+        if warm and not warm_names(estimator):
+            raise BadInput(name="warm", value=type(estimator).__name__, remedy="has no warm_start; leave it at False")
         self.estimator, self.min_samples, self.holdout, self.seed = estimator, min_samples, holdout, seed
+        self.calibrate, self.warm = calibrate, warm
         self.buffer = Buffer(features, rejects)
         #: the model in use; None until the first promotion
         self.champion = Challenger(model=estimator, version="v1") if _is_fitted(estimator) else None
@@ -213,9 +220,16 @@ class Learner:
             stored = self._weigh is inverse_confidence
             raw = used["weight"] if stored else weigh(self._weigh, used)
             weights, y = fit_weights(raw), as_labels(used["label"].tolist())
+            x, begun = self.buffer.inputs(used), continued(self.champion, y) if self.warm else None
             active = WeightedActiveLearner(_seeded(self.estimator, self.seed), force_all_finite=False, seed=self.seed)
-            x = self.buffer.inputs(used)
-            model = active.fit(x, y, sample_weight=weights).estimator
+            model = (
+                active.fit(x, y, sample_weight=weights).estimator
+                if begun is None
+                else fit_weighted(begun, x, y, weights)
+            )
+            random = rows[rows.index.isin(held) & (rows["source"] == "initial")]
+            if self.calibrate:
+                model = calibrated(model, self.buffer.inputs(random), as_labels(random["label"].tolist()))
             right = 1 - float(np.mean(self._wrong(model, used)))
         except Exception as error:
             raise FitFailed(reason=plain(f"{type(error).__name__}: {error}")) from error

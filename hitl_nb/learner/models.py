@@ -11,18 +11,22 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hitl_nb.errors import BadInput, LearnerError, ModelNotFound, UntrustedModel, plain, shown
 from hitl_nb.learner.challenger import Challenger, Origin
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: types inside scikit-learn's models that skops does not know by itself; any other must be named by the caller
 TRUSTED = frozenset(
     {
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
+        "sklearn.calibration._TemperatureScaling",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn.metrics._dist_metrics.EuclideanDistance64",
         "sklearn.neighbors._kd_tree.KDTree",
@@ -183,6 +187,20 @@ class ModelStore:
     def records(self) -> list[ModelRecord]:
         """Return all records, oldest first."""
         return sorted(map(self._record, self.folder.glob("*.json")), key=lambda r: (r.created_at, r.version))
+
+    def diff(self, version: str, other: str) -> pd.DataFrame:
+        """Return what differs between two stored models, a line a fact, a column a model; rows they trained on too."""
+        import pandas as pd
+
+        pair = [self.record(one) for one in (version, other)]
+        facts = [{**_origin(one), "looks": one.looks, "policy": one.policy, **one.metrics} for one in pair]
+        hashes = [dict(found.pop("trained")) for found in facts]
+        for found, mine, theirs in zip(facts, hashes, hashes[::-1], strict=True):
+            found["rows of its own"] = len(mine.items() - theirs.items())
+            found |= {name: len(found[name]) for name in ("columns", "held")} | {"metrics": None}
+        differing = [name for name in dict.fromkeys([*facts[0], *facts[1]]) if facts[0].get(name) != facts[1].get(name)]
+        columns = [[found.get(name) for name in differing] for found in facts]
+        return pd.DataFrame(dict(zip((version, other), columns, strict=True)), index=differing, dtype=object)
 
     def load(self, version: str | None = None) -> Challenger:
         """Return a stored model; without a version the one in use.

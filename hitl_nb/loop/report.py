@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from hitl_nb.display import Shows, Table, table
+from hitl_nb.display import Shows, Table, line, table
 from hitl_nb.evidence import PairedComparison, clopper_pearson
 from hitl_nb.learner import Challenger
 from hitl_nb.loop.rescore import Rescored
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 #: what came of a retrain, and what to do next
 _VERDICTS = {
@@ -42,6 +47,34 @@ class RetrainReport(Shows):
         old = f"; the model in use learned from {len(self.outdated)} rows that no longer stand" if self.outdated else ""
         after = f"; {self.rescored}" if self.rescored else ""
         return f"{made}: {self.comparison or 'promote: the first model'} (look {self.looks}){old}{after}"
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The comparison, all cases first and then each class: n, difference, low, high (shares), state."""
+        import pandas as pd
+
+        found, lines = self.comparison, []
+        if found is not None:
+            lines = [("all", found.n, found.difference, found.low, found.high, str(found.verdict))]
+            lines += [(c.label, c.n, c.difference, c.low, c.high, str(c.state)) for c in found.classes]
+        return pd.DataFrame(lines, columns=["class", "n", "difference", "low", "high", "state"])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the difference of the two error rates with its bounds, for all cases and for each class."""
+        import matplotlib.pyplot as plt
+
+        ax, found = plt.subplots()[1] if ax is None else ax, self.frame
+        share = 100 * found[["difference", "low", "high"]]
+        ends, places = [share["difference"] - share["low"], share["high"] - share["difference"]], -found.index
+        colors = ["C1" if one in ("refuse", "worse", "lower") else "C0" for one in found["state"]]
+        for place, middle, *end, color in zip(places, share["difference"], *ends, colors, strict=True):
+            ax.errorbar(middle, place, xerr=[[end[0]], [end[1]]], marker="o", color=color)
+        ax.axvline(0, color="0.6", linewidth=1)
+        names = [f"{line(label, 30)} ({n:,})" for label, n in zip(found["class"], found["n"], strict=True)]
+        ax.set_yticks(places, names)
+        ax.set(xlabel="errors more than before (points)")
+        ax.set_title(f"{self.challenger.version} against {self.before}")
+        return ax
 
     def _table(self) -> Table:
         made, found, rows = self.challenger, self.comparison, []

@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from hitl_nb.errors import BadInput
 from hitl_nb.learner import STRATEGIES, WEIGHTINGS, Learner, ModelStore
+from hitl_nb.learner.challenger import bare
 from hitl_nb.loop.loop import Loop
 from hitl_nb.loop.pipeline import default_estimator
 from hitl_nb.queue import ReviewQueue
@@ -33,7 +34,8 @@ def take_up(queue: ReviewQueue, folder: Path, labels: Path | None = None) -> Loo
         kept: dict[str, Any] = {"strategy": STRATEGIES, "weighting": WEIGHTINGS}
         options = {name: getattr(known, name) for name, words in kept.items() if getattr(known, name) in words}
         options["features"] = list(known.columns) or None
-    learner = Learner(clone(known.model) if known else default_estimator(), **options)
+        options["calibrate"] = bare(known.model) is not known.model
+    learner = Learner(clone(bare(known.model)) if known else default_estimator(), **options)
     if labels is not None:
         learner.add(_initial(labels))
     return Loop(queue, learner, models=models)
