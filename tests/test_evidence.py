@@ -372,6 +372,13 @@ def test_no_class_may_lose_what_the_others_gain(parts, before, after, states):
     assert ("class b: +" in str(found)) == bool(found.blocked)
 
 
+def test_a_sentence_names_the_worst_class_and_counts_the_others():
+    _, found = classes((200, 0, 400), (0, 9, 30), (0, 12, 30))
+    assert [one.label for one in found.blocked] == ["c", "b"]
+    assert "; class c: +40.0% errors (+" in str(found)
+    assert str(found).endswith(" and 1 more")
+
+
 def test_the_bounds_of_classes_share_the_level():
     _, found = classes((1, 1, 50), (2, 1, 50), level=0.9)
     alone = compare_paired(*answers(1, 1, 50), 0.1, 0.95)  # a tenth, halved

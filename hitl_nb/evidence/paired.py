@@ -72,12 +72,15 @@ class PairedComparison:
 
     def __str__(self) -> str:
         more = f", about {self.labels_needed} more random labels needed" if self.labels_needed else ""
-        return f"{self.verdict}: {_bounds(self)}{more}" + "".join(f"; class {one}" for one in self.blocked)
+        worst = [f"; class {one}" for one in self.blocked[:1]]
+        rest = f" and {len(self.blocked) - 1} more" if len(self.blocked) > 1 else ""
+        return "".join([f"{self.verdict}: {_bounds(self)}{more}", *worst, rest])
 
     @property
     def blocked(self) -> tuple[ClassComparison, ...]:
-        """Classes that lost more than the floor allows: they speak against a promotion."""
-        return tuple(one for one in self.classes if one.state in ("worse", "lower"))
+        """Classes that lost more than the floor allows, the worst first: they speak against a promotion."""
+        found = [one for one in self.classes if one.state in ("worse", "lower")]
+        return tuple(sorted(found, key=lambda one: -one.difference))
 
 
 def _bounds(found: ClassComparison | PairedComparison) -> str:
@@ -214,7 +217,7 @@ def with_floor(
     """
     within("floor", floor, inside=True)
     old, new = np.asarray(champion_wrong, dtype=bool), np.asarray(challenger_wrong, dtype=bool)
-    codes = {label: np.array([one == label for one in truth]) for label in dict.fromkeys(truth)}
+    codes = {label: np.array([one == label for one in truth]) for label in sorted(set(truth), key=str)}
     level = 1 - (1 - found.level) / max(len(codes), 1)
     parts = {label: compare_paired(old[rows], new[rows], floor, level) for label, rows in codes.items()}
     classes = tuple(_of_class(label, part, floor) for label, part in parts.items())
