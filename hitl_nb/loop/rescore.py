@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,8 +67,7 @@ def rescore(queue: ReviewQueue, learner: Learner, policy: Policy) -> Rescored:
         rerouted=sum(not old.level and old.expertise != new.expertise for old, new in pairs),
         passing=sum(new.status is Status.AUTO_APPROVED for _, new in pairs), left=len(waiting) - len(pairs),
     )  # fmt: skip
-    facts = ("model", "tasks", "moved", "rerouted", "passing", "left")
-    queue.note("rescore", {name: getattr(found, name) for name in facts})
+    queue.note("rescore", asdict(found))
     return found
 
 
