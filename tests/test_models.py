@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import pickle
+import warnings
 from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
 import pytest
+import sklearn
 import skops.io
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
@@ -92,6 +94,19 @@ def test_an_altered_file_is_not_loaded(tmp_path):
     path.unlink()
     with pytest.raises(UntrustedModel, match="gone"):
         store.load("v1")
+
+
+def test_a_model_of_another_scikit_learn_is_loaded_with_a_word_about_it(tmp_path):
+    store = ModelStore(tmp_path)
+    store.save(made(), created_at=NOW)
+    record = json.loads((tmp_path / "v1.json").read_text())
+    for version, warned in [("1.2.0", True), (sklearn.__version__, False), ("", False)]:
+        (tmp_path / "v1.json").write_text(json.dumps(record | {"sklearn": version}))
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            store.load("v1")
+        said = [str(one.message) for one in found if "was made with scikit-learn 1.2.0" in str(one.message)]
+        assert bool(said) is warned
 
 
 def test_unknown_types_are_refused_by_name_unless_trusted(tmp_path):

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from hitl_nb import FieldAbove, Orchestrator, Policy, open_queue
 from hitl_nb.learner import Learner
 from hitl_nb.loop import Loop
+from hitl_nb.panel import ReviewPanel
 
 POLICY = Policy(0.85, rules=(FieldAbove(field="amount", bound=50, expertise="law"),), audit_rate=0)
 #: amounts: the model in use is unsure of all of them; a better one is sure of the ends
@@ -77,6 +78,28 @@ def test_a_promotion_scores_open_tasks_anew_and_says_so(loop):
         "model": "v2", "tasks": 4, "moved": found.moved, "rerouted": 0, "passing": 2, "left": 0,
     }  # fmt: skip
     assert loop.queue.verify() == []
+
+
+def test_the_panel_says_what_was_scored_anew_and_keeps_what_it_holds(loop):
+    promoted(loop)
+    for _ in range(3):
+        sent(loop)
+    panel = ReviewPanel(loop.queue, reviewer="ann", labels=["low", "high"], loop=loop)
+    held = [task.task_id for task in loop.queue.pending() if task.holder]
+    loop.learner.min_samples = 1
+    answered = {
+        "task_id": ["more"],
+        "amount": [3.0],
+        "label": ["low"],
+        "source": ["human_review"],
+        "outcome": "approve",
+    }
+    loop.learner.add(pd.DataFrame(answered))
+    panel.controller.start_retrain().join()
+    assert f"{16 - len(held)} open tasks scored anew by v2" in panel.view.retrain.text
+    assert {loop.queue.get(task_id).model for task_id in held} == {"v1"}
+    assert 0 < len(held) < 16
+    panel.finish()
 
 
 def test_what_somebody_claims_or_answers_while_the_model_judges_stays_as_it_is(loop):

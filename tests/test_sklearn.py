@@ -27,11 +27,11 @@ active = WeightedActiveLearner(made, X_training=x[:50], y_training=np.arange(50)
 active.teach(x[50:], np.arange(50) % 2, sample_weight=np.full(50, 2.0))
 assert active.sample_weight.sum() == 150
 
-rows = pd.DataFrame({"task_id": [f"i{i}" for i in range(100)], "x": x[:, 0], "label": x[:, 0] > 50, "source": "initial"})
+rows = pd.DataFrame({"task_id": [f"i{i}" for i in range(100)], "x": x[:, 0], "label": x[:, 0] > 50})
 tempered = sklearn.__version__ >= "1.8"
 for estimator in (made, CalibratedClassifierCV(made, cv=2)):
     learner = Learner(estimator, min_samples=1, calibrate=tempered)
-    learner.add(rows)
+    learner.add(rows.assign(source="initial"))
     with open_queue(":memory:") as queue, tempfile.TemporaryDirectory() as folder:
         loop = Loop(queue, learner, models=ModelStore(folder))
         loop.retrain(force=True)

@@ -7,12 +7,14 @@ import json
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import sklearn
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hitl_nb.errors import BadInput, LearnerError, ModelNotFound, UntrustedModel, plain, shown
@@ -52,6 +54,8 @@ class ModelRecord(Origin):
     policy: Mapping[str, Any] | None = None
     #: how often the holdout had been looked at
     looks: int = 0
+    #: version of scikit-learn that made it
+    sklearn: str = ""
 
 
 _RECORD, _POINTER = TypeAdapter(ModelRecord), TypeAdapter(list[str])
@@ -161,7 +165,8 @@ class ModelStore:
         given = _origin(challenger) | {"metrics": {**challenger.metrics, **(metrics or {})}}
         at = created_at.isoformat() if isinstance(created_at, datetime) else created_at
         sha256 = hashlib.sha256(content).hexdigest()
-        record = ModelRecord(created_at=at, sha256=sha256, policy=policy, looks=looks, **given)
+        more: dict[str, Any] = {"policy": policy, "looks": looks, "sklearn": sklearn.__version__}
+        record = ModelRecord(created_at=at, sha256=sha256, **more, **given)
         text = json.dumps(asdict(record), sort_keys=True, indent=1)
         _write(path, content)
         _write(record_path, text.encode())
@@ -193,7 +198,10 @@ class ModelStore:
         import pandas as pd
 
         pair = [self.record(one) for one in (version, other)]
-        facts = [{**_origin(one), "looks": one.looks, "policy": one.policy, **one.metrics} for one in pair]
+        facts = [
+            {**_origin(one), "looks": one.looks, "policy": one.policy, "sklearn": one.sklearn, **one.metrics}
+            for one in pair
+        ]
         hashes = [dict(found.pop("trained")) for found in facts]
         for found, mine, theirs in zip(facts, hashes, hashes[::-1], strict=True):
             found["rows of its own"] = len(mine.items() - theirs.items())
@@ -219,6 +227,9 @@ class ModelStore:
             raise _untrusted(record.version, f"its file is gone or cannot be read ({error.strerror})") from error
         if hashlib.sha256(content).hexdigest() != record.sha256:
             raise _untrusted(record.version, "the file is not the one that was saved (sha256 differs)")
+        if record.sklearn and record.sklearn.split(".")[:2] != sklearn.__version__.split(".")[:2]:
+            made = f"model {record.version} was made with scikit-learn {record.sklearn}, this is {sklearn.__version__}"
+            warnings.warn(f"{made}; retrain it, its answers may differ", stacklevel=2)
         model = _restored(record, content, self.trusted)
         return Challenger(model=model, **_origin(record))
 
