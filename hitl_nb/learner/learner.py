@@ -23,7 +23,7 @@ from hitl_nb.learner.challenger import Challenger, calibrated, continued, probab
 from hitl_nb.learner.modal import WeightedActiveLearner
 from hitl_nb.learner.models import ModelRecord
 from hitl_nb.learner.pool import Asking, choose
-from hitl_nb.learner.strategy import STRATEGIES, Strategy, select, wants
+from hitl_nb.learner.strategy import STRATEGIES, Strategy, wants
 from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, effective_size, fit_weighted, fit_weights, weigh
 
 #: rows of the random holdout where the initial labels are enough for it
