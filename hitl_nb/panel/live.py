@@ -99,13 +99,14 @@ class Live:
         #: called when one does, and when one does that never hears what is sent
         self.on_ready: Callable[[], None] = lambda: None
         self.on_deaf: Callable[[], None] = lambda: None
-        self._answering = False
+        #: whether an act of a page is being carried out; the answer to it says all that has changed
+        self.is_answering = False
         self.widget = _Widget()
         self.widget.on_msg(lambda _, content, buffers: self._hear(content))
 
-    def draw(self, view: View, passing: bool = False) -> None:
+    def draw(self, passing: bool = False) -> None:
         """Send what has changed; while something passes, or an act is carried out, the page knows enough."""
-        if not passing and not self._answering and self.is_ready.is_set():
+        if not passing and not self.is_answering and self.is_ready.is_set():
             self._send()
 
     def _hear(self, content: Any) -> None:
@@ -129,11 +130,11 @@ class Live:
             self._fail(error)
 
     def _carry_out(self, session: _Session, content: Mapping[str, Any]) -> None:
-        done, self._answering = False, True
+        done, self.is_answering = False, True
         try:
             done = self._act(_checked(content))
         finally:
-            self._answering = False
+            self.is_answering = False
             session.skip_to(content["n"], done)
 
     def _compare(self, ticket: str) -> None:

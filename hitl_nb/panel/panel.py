@@ -273,6 +273,8 @@ class ReviewPanel:
     def _draw(self) -> None:
         """Draw, or a moment later where that would be too soon; what passes at once is not worth a drawing."""
         with self._drawing:
+            if self.plain is None and self.live is not None and self.live.is_answering:
+                return
             pace = self._pace()
             wait = pace if self.controller.state in _PASSING else self._drawn + pace - time.monotonic()
             if wait <= 0:
@@ -290,10 +292,9 @@ class ReviewPanel:
         """Bring the views to what the controller says; the last one to draw has the newest."""
         with self._drawing:
             self._drawn, self._later = time.monotonic(), False
-            view = self.controller.view()
             for one in (self.live, self.plain):
                 if one is not None:
-                    one.draw(view, view.state in _PASSING)
+                    one.draw(self.controller.state in _PASSING)
 
 
 def _keys(given: Mapping[str, str] | None) -> dict[str, str]:

@@ -126,8 +126,9 @@ class Plain:
             return w.Combobox(description=words, placeholder="type to filter the labels", _dom_classes=("hitl-entry",))
         return w.Text(description=words, _dom_classes=("hitl-entry",))
 
-    def draw(self, view: View, passing: bool = False) -> None:
+    def draw(self, passing: bool = False) -> None:
         """Bring the widgets to what is to be shown; while something passes, only say so."""
+        view = self._look()
         self.widget._dom_classes = ("hitl", f"hitl-is-{view.state}")
         if passing:  # the class says so, all the rest would change twice
             return

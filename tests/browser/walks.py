@@ -6,10 +6,6 @@ from browser.payloads import hostile
 from hitl_nb import Reviewer, open_queue
 from hitl_nb.display import fold
 from hitl_nb.panel import ReviewPanel
-from hitl_nb.panel.live import Live
-from hitl_nb.panel.plain import Plain
-
-Live.pace = Plain.pace = 0.0  # the browser is to see every item, however short its stay
 
 #: what a person is shown after the walk
 NEXT = {"input_data": {"text": "a plain mail"}, "ai_prediction": {"label": "ham"}, "confidence": 0.6, "reason": "next"}
