@@ -645,6 +645,19 @@ def test_more_is_shown_on_request(sit, ask):
     assert controller.view().shown.text == "x" * 10_000
 
 
+def test_more_of_what_the_model_said_is_shown_on_request(sit, ask):
+    ask(ai_prediction={"label": "x" * 10_000})
+    controller = sit()
+    assert (controller.view().label, controller.view().answer.folded) == ("", True)
+    controller.unfold()
+    assert controller.view().answer.text == "x" * 10_000
+
+
+def test_a_field_that_the_model_left_empty_is_not_one_that_cannot_be_shown(sit, ask):
+    ask(ai_prediction={"paid": None, "number": "A-1", "remark": "a\u200bb", "text": "w" * 5000})
+    assert (dict(sit().view().predicted), sit().view().withheld) == ({"number": "A-1"}, ("remark", "text"))
+
+
 @pytest.mark.parametrize(
     ("reasons", "lines"),
     [
@@ -696,6 +709,7 @@ def test_the_end_is_one_sentence(sit, ask, queue, clock):
         "41 min, 10 judged, 3 wrong answers stopped; automatic disagreement now ≤ 2.3 % (was ≤ 4.7 %); "
         "36 more audits to promise 2 %"
     )
+    assert (controller.view().rate, controller.view().minutes_left) == (None, None)  # two are left, and nobody is at it
     assert {task.holder for task in queue.pending()} == {None}
 
 
@@ -822,6 +836,7 @@ def test_an_adjudicator_sees_the_answers_that_disagree_and_no_names(sit, queue):
     queue.resolve(task.task_id, "bob", "correct", {"label": "ham"}, "a newsletter")
     view = sit(Reviewer(id="zoe", roles=("reviewer", "adjudicator"))).view()
     assert view.answers == ("spam", "ham; note: a newsletter")
+    assert view.why == ("the answers below disagree; yours settles it", "unsure")
     assert not view.easy
 
 

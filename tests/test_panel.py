@@ -15,7 +15,7 @@ from flaky import Flaky
 from payloads import HIDDEN, MARKUP, PICTURES, png
 from sklearn.linear_model import LogisticRegression
 
-from hitl_nb import Orchestrator, Policy, open_queue
+from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
 from hitl_nb.learner import Learner
 from hitl_nb.loop import Loop
 from hitl_nb.panel import ReviewPanel
@@ -33,9 +33,9 @@ class Claim(pydantic.BaseModel):
 def press(queue, clock, monkeypatch):
     """Return a panel whose buttons are pressed slowly enough to be meant, and which draws each change."""
 
-    def start(queue=queue, pace=0.0, **options):
+    def start(queue=queue, pace=0.0, reviewer="ann", **options):
         monkeypatch.setattr(Plain, "pace", pace)
-        return ReviewPanel(queue, reviewer="ann", plain=True, now=lambda: clock.aware, **options)
+        return ReviewPanel(queue, reviewer=reviewer, plain=True, now=lambda: clock.aware, **options)
 
     return start
 
@@ -335,6 +335,29 @@ def test_an_audit_is_shown_without_the_answer_of_the_model(press, queue):
     assert not [text for text in texts(panel) if "spam" in text or "0.9" in text]
     assert panel.plain._buttons["reject"].description == "None fits"
     assert panel.plain._buttons["approve"].disabled
+
+
+def test_an_adjudicator_sees_the_answers_that_disagree(press, ask, queue):
+    task = ask(reviews_required=2, consensus="unanimous").task_id
+    queue.resolve(task, "bob", "approve")
+    queue.resolve(task, "eve", "correct", {"label": "ham"}, "a newsletter")
+    panel = press(reviewer=Reviewer(id="ann", roles=("reviewer", "adjudicator")))
+    assert panel.plain._answers.value == "1: spam\n2: ham; note: a newsletter"
+    panel.approve()
+    assert panel.plain._answers.value == ""
+
+
+def test_more_of_what_the_model_said_is_shown_by_a_button(press, ask, click):
+    ask(ai_prediction={"label": "w" * 9_000, "language": "en"})
+    panel = press()
+    assert "more characters" in panel.plain._answer.value
+    click(panel, "unfold")
+    assert panel.plain._answer.value == f"label: {'w' * 9_000}\nlanguage: en"
+
+
+def test_what_else_the_model_said_stands_under_its_name(press, ask):
+    ask(ai_prediction={"label": "spam", "language": "en"})
+    assert press().plain._answer.value == "spam\nlanguage: en"
 
 
 # -- errors are shown

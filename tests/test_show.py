@@ -13,8 +13,9 @@ from PIL import Image
 
 from hitl_nb.display import clean, fold, spell
 from hitl_nb.panel import picture as module
+from hitl_nb.panel.parts import Fields
 from hitl_nb.panel.picture import MAX_BYTES
-from hitl_nb.panel.show import UNFOLDED, bars, show, show_input, show_prediction
+from hitl_nb.panel.show import UNFOLDED, bars, show, show_answer, show_input, show_prediction
 
 
 @pytest.mark.parametrize(("text", "code"), HIDDEN.items(), ids=HIDDEN.values())
@@ -247,7 +248,8 @@ def test_an_erased_payload_is_said_to_be_erased():
 
 
 def test_bars_are_the_largest_first_and_numbers_only():
-    assert bars({"a": 0.1, "b": 0.9, "c": float("nan"), "d": None}) == (("b", 0.9), ("a", 0.1))
+    odd = {"c": float("nan"), "d": None, "e": float("inf"), "f": True}
+    assert bars({"a": 0.1, "b": 0.9} | odd) == (("b", 0.9), ("a", 0.1))
     assert bars("no dict") == ()
     assert len(bars({str(i): i / 100 for i in range(100)})) == 10
 
@@ -262,6 +264,14 @@ def test_a_prediction_is_its_label_and_the_fields_that_say_something():
     assert show_prediction(said) == "ham\nregulated: True"
     assert show_prediction({"amount": 3}) == "amount: 3"
     assert show_prediction(None) == ""
+
+
+@pytest.mark.parametrize("label", ["word " * 200, {"names": ["ann", "bob"]}, [{"page": 1}]])
+def test_a_label_of_which_a_line_would_show_a_part_only_stands_below_it(label):
+    shown = show_answer({"label": label, "confidence": 0.9, "language": "en"})
+    assert "label" in {part.name for part in shown.parts if not isinstance(part, Fields)}
+    assert ("language", "en") in shown.rows
+    assert show_answer({"label": "spam"}).parts == ()
 
 
 @pytest.mark.parametrize("most", [10, 100])

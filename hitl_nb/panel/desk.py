@@ -94,7 +94,8 @@ class Desk:
 
     def unfold(self, held: Held) -> Held:
         """Return an item of which more is shown."""
-        return replace(held, shown=self._shown(held.task.input_data, UNFOLDED, self._usual))
+        shown = self._shown(held.task.input_data, UNFOLDED, self._usual)
+        return replace(held, shown=shown, answer=show_answer(held.task.ai_prediction, UNFOLDED))
 
     def changed_since(self, held: Held) -> Held | None:
         """Tell an item that was replaced under the reviewer's eyes from a lease that ran out."""

@@ -12,6 +12,7 @@ from typing import Any
 import ipywidgets as w
 
 from hitl_nb.panel.correction import Checker
+from hitl_nb.panel.parts import Text
 from hitl_nb.panel.pulse import answer_beside_cells
 from hitl_nb.panel.sitting import JUDGE, State
 from hitl_nb.panel.view import View
@@ -97,6 +98,7 @@ class Plain:
         self._title, self._counts, self._bar = w.Label(), w.Label(), w.IntProgress(_dom_classes=("hitl-bar",))
         self._message, self._why, self._input = _text("Message"), _text("Why here", "why"), _text("Input")
         self._answer, self._shares, self._last = _text("Prediction"), _text("Confidence"), _text("Last")
+        self._answers = _text("Answers that disagree", "answers")
         self._image, self._retrained = w.Image(format="png", _dom_classes=("hitl-image",)), _text("Retrain")
         self._training = w.IntProgress(max=4, _dom_classes=("hitl-bar",))
         spec = self._check.spec()
@@ -111,7 +113,7 @@ class Plain:
         for action, button in self._buttons.items():
             button.on_click(lambda _, action=action: self._click(action))
         head = _row("head", self._title, self._counts)
-        item = _row("item", w.VBox([self._input, self._image]), w.VBox([self._answer, self._shares]))
+        item = _row("item", w.VBox([self._input, self._image]), w.VBox([self._answer, self._shares, self._answers]))
         buttons = _row("buttons", *self._buttons.values())
         entries = _row("entries", *self._inputs.values(), self._comment)
         parts = [head, self._bar, self._message, self._why, item, buttons, entries]
@@ -142,7 +144,7 @@ class Plain:
         _fill(self._retrained, f"{view.retrain.state} {view.retrain.text}".strip())
         self._training.value = view.retrain.step
         _show(self._training, view.retrain.state == "running")
-        more = {"unfold": view.shown.folded, "retrain": view.retrain.state != "running"}
+        more = {"unfold": view.shown.folded or view.answer.folded, "retrain": view.retrain.state != "running"}
         for action, button in self._buttons.items():
             button.disabled = not more.get(action, action in view.actions)
             _show(button, action in _ALWAYS or not button.disabled)
@@ -163,7 +165,8 @@ class Plain:
         _fill(self._why, *view.why, " · ".join(view.facts))
         self._input._dom_classes = ("hitl-text", "hitl-fields" if view.shown.rows else "hitl-prose")
         _fill(self._input, view.shown.text, *_lines(view.shown.rows), view.shown.note)
-        _fill(self._answer, view.prediction)
+        _fill(self._answer, *_said(view))
+        _fill(self._answers, *(f"{i}: {one}" for i, one in enumerate(view.answers, 1)))
         seen = [(label, share) for label, share in view.bars if share >= VISIBLE]
         _fill(self._shares, view.confidence, *(f"{share:.2f}  {label}" for label, share in seen))
         self._shares.style.background = _bars([share for _, share in seen])
@@ -210,6 +213,14 @@ def _chosen(text: str) -> list[str]:
         found = json.loads(text)
         return [str(one) for one in found] if isinstance(found, list) else [text]
     return [text]
+
+
+def _said(view: View) -> list[str]:
+    """Return what the model said: its label, and below it what else it said."""
+    shown = view.answer
+    alone = [(part.name, part.text) for part in shown.parts if isinstance(part, Text) and shown.text]
+    rows = [f"{name}: {value}" if value else name for name, value in alone or shown.rows]
+    return [view.label, *rows, shown.note] if shown.parts else [view.prediction]
 
 
 def _lines(rows: Sequence[tuple[str, str]]) -> list[str]:

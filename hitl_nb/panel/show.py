@@ -193,7 +193,7 @@ def bars(probabilities: Any, most: int = 10) -> tuple[tuple[str, float], ...]:
     """
     if not isinstance(probabilities, Mapping):
         return ()
-    found = [(line(str(k), 60), float(v)) for k, v in probabilities.items() if isinstance(v, (int, float)) and v == v]
+    found = [(line(str(k), 60), float(v)) for k, v in probabilities.items() if is_number(v) and not odd("", v)]
     return tuple(sorted(found, key=lambda one: -one[1])[:most])
 
 
@@ -210,22 +210,27 @@ def show_prediction(prediction: Any) -> str:
     return fold("\n".join(lines))
 
 
-def show_answer(prediction: Any) -> Shown:
+def is_long(prediction: Mapping[str, Any]) -> bool:
+    """Return whether a label is no word but a text, or a record, of which a line would show a part only."""
+    label = prediction.get("label")
+    return len(label) > MAX_VALUE if isinstance(label, str) else _kind(label) == "tree"
+
+
+def show_answer(prediction: Any, times: int = 1) -> Shown:
     """Return what a prediction holds beside its label, confidence, probabilities, model and flags that are False.
+
+    A label that is long stands there too.
 
     >>> show_answer({"label": "spam", "confidence": 0.7, "language": "en", "regulated": False}).parts[0].text
     'en'
     """
-    rest = _rest(prediction) if isinstance(prediction, Mapping) else {}
-    return show_input(rest) if rest else Shown()
+    if not isinstance(prediction, Mapping):
+        return Shown()
+    rest = ({"label": prediction["label"]} if is_long(prediction) else {}) | _rest(prediction)
+    return show_input(rest, times=times) if rest else Shown()
 
 
 def _rest(prediction: Mapping[Any, Any]) -> dict[Any, Any]:
-    known = (
-        "label",
-        "confidence",
-        "probabilities",
-        "model",
-        *(flag for flag in FLAGS if prediction.get(flag) is False),
-    )
+    idle = (flag for flag in FLAGS if prediction.get(flag) is False)
+    known = {"label", "confidence", "probabilities", "model", *idle}
     return {key: value for key, value in prediction.items() if key not in known}

@@ -6,17 +6,19 @@ import json
 import math
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from hitl_nb.display import clean, fold, line, spell
 from hitl_nb.panel.parts import Shown
-from hitl_nb.panel.show import bars, show_prediction
+from hitl_nb.panel.show import bars, is_long, show_prediction
 from hitl_nb.panel.sitting import STATES, Held, Retrain, Sitting, State, confidence
 from hitl_nb.task import Reason, ReviewTask
 
-#: longest reason, and longest value from which a correction starts, in characters; and reasons shown
-MAX_LINE, MAX_REASONS = 1_000, 12
+#: longest reason, and longest value from which a correction starts, in characters; reasons shown, and such values sent
+MAX_LINE, MAX_REASONS, MAX_VALUES = 1_000, 12, 200
 BLIND = ("judged blind: the model's answer shows after yours",)
+DISPUTED = ("the answers below disagree; yours settles it",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +31,7 @@ class Card:
     shown: Shown = field(default_factory=Shown)
     #: the model's answer; empty while an audit is judged
     prediction: str = ""
-    #: its label alone; empty if it has none
+    #: its label alone; empty if it has none, or one so long that it stands in ``answer``
     label: str = ""
     #: what else it said, as it is shown
     answer: Shown = field(default_factory=Shown)
@@ -79,7 +81,7 @@ class View(Card):
     done: int
     #: those and what still waits for this reviewer
     total: int
-    #: decisions a minute, over the last 30; None before there are two
+    #: decisions a minute, over the last 30; None before there are two, and where nothing is left to judge
     rate: float | None
     #: minutes until everything is judged at that rate
     minutes_left: float | None
@@ -96,7 +98,7 @@ class View(Card):
 def view_of(s: Sitting) -> View:
     """Return what a view shows of a sitting."""
     card = Card() if s.item is None else card_of(s.item)
-    speed = rate(s.marks)
+    speed = None if s.state in (State.EMPTY, State.FINISHED) else rate(s.marks)
     return View(
         **{one.name: getattr(card, one.name) for one in fields(Card)},
         state=s.state, title=STATES[s.state][0], message=_message(s), actions=s.actions,
@@ -111,14 +113,18 @@ def card_of(held: Held) -> Card:
     """Return what a view shows of one item; nothing of the model's answer where it is judged blind."""
     task, blind = held.task, held.task.audit
     prediction = {} if blind else task.ai_prediction or {}
-    predicted = _pairs(prediction)
+    values = dict(islice(prediction.items(), MAX_VALUES))
+    predicted = _pairs(values)
+    missing = {str(k) for k, v in values.items() if v is not None} - {name for name, _ in predicted}
+    label = spell(prediction["label"]) if "label" in prediction and not is_long(prediction) else ""
+    reasons = (*DISPUTED * bool(held.answers), *why(task.reasons))
     return Card(
-        ticket=held.ticket, shown=held.shown, prediction=show_prediction(prediction),
-        label=spell(prediction["label"]) if "label" in prediction else "", answer=Shown() if blind else held.answer,
+        ticket=held.ticket, shown=held.shown, prediction=show_prediction(prediction), label=label,
+        answer=Shown() if blind else held.answer,
         bars=bars(prediction.get("probabilities")), confidence="" if blind else confidence(task),
-        why=BLIND if blind else why(task.reasons), facts=_facts(task, blind), blind=blind, easy=held.is_easy,
+        why=BLIND if blind else reasons, facts=_facts(task, blind), blind=blind, easy=held.is_easy,
         answers=tuple(fold(one, MAX_LINE) for one in held.answers), predicted=predicted,
-        withheld=tuple(line(str(k)) for k in [*prediction][:MAX_REASONS] if str(k) not in dict(predicted)),
+        withheld=tuple(map(line, sorted(missing))),
     )  # fmt: skip
 
 
