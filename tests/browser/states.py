@@ -120,7 +120,7 @@ STATES = {
         about="A correction of several fields, each checked before anything is stored.",
         says="pass a number from 0 to 5000", code=FORM, typed=("amount", "7200"),
     ),
-    "several": Stage(about="Several items at once, after `g`.", says="Approve the other 4", keys="g"),
+    "several": Stage(about="Several items at once, after `g`.", says="Approve all 4", keys="g"),
     "similar": Stage(about="Judged tasks that are like this one, after `l`.", says="seen before", code=ALIKE, keys="l"),
     "audit": Stage(about="An audit is judged without seeing the model's answer.", says="judged blind", code=AUDIT),
     "dispute": Stage(about="Two answers disagree; no name is shown.", says="our own shop", code=DISPUTE),

@@ -10,6 +10,7 @@ from browser.conftest import TESTS, LivePanel, first_page
 from browser.notebook import Notebook
 from browser.test_judging import code
 from browser.test_live import (
+    FREE,
     GATED,
     LIVE,
     SAID,
@@ -24,8 +25,6 @@ from browser.test_live import (
 )
 from hitl_nb import open_queue
 
-#: any text is a correction
-FREE = LIVE.replace('["ham", "spam"]', "None")
 #: mails in every run, and at night
 SIZES = [10, pytest.param(100, marks=pytest.mark.nightly)]
 

@@ -9,6 +9,7 @@ from browser.conftest import LivePanel, Panel
 from browser.notebook import Notebook
 from browser.test_judging import BUSY, COMMANDS, QUEUE, code
 from browser.test_traces import SECRET
+from hitl_nb.panel.live import KEYS
 
 LIVE = QUEUE + 'panel = ReviewPanel(queue, reviewer="ann", labels=["ham", "spam"])\npanel'
 #: how each task was judged, in the order of the answers
@@ -17,7 +18,9 @@ JUDGED = """[[str(task.reviews[0].outcome), task.input_data["text"]]
 #: what was entered with each
 SAID = "[[one.correction, one.comment] for t in queue.history()['task_id'] for one in queue.get(t).reviews]"
 #: every key of an action, and what deletes a cell
-SHORTCUTS = "arcsnuotmg? d"
+SHORTCUTS = "".join(KEYS.values()) + " d"
+#: any text is a correction
+FREE = LIVE.replace('["ham", "spam"]', "None")
 #: a store whose writes wait until a file is there
 GATED = (
     QUEUE
@@ -94,8 +97,9 @@ def keep_to_the_panel(book, live, label):
     live.counts(2)
 
 
-def test_keys_stay_in_the_panel_and_chords_with_the_notebook(open_notebook, live):
-    keep_to_the_panel(open_notebook(code(LIVE), "'another cell'").run(), live, "ham")
+@pytest.mark.parametrize(("text", "label"), [(LIVE, "ham"), (FREE, SHORTCUTS)], ids=["a label", "any text"])
+def test_keys_stay_in_the_panel_and_chords_with_the_notebook(open_notebook, live, text, label):
+    keep_to_the_panel(open_notebook(code(text), "'another cell'").run(), live, label)
 
 
 def test_no_key_reaches_the_notebook_after_a_click(open_notebook, live, page):
@@ -310,7 +314,7 @@ def test_several_are_approved_at_once_and_taken_back_at_once(open_notebook, live
     expect(tiles).to_have_count(12)
     tiles.nth(3).click()
     live.button("Approve the other 11").click()
-    expect(live.root).to_contain_text("Approve 11 of 12? 1 marked wrong come one by one.")
+    expect(live.root).to_contain_text("Approve 11 of 12? 1 marked wrong comes one by one.")
     live.button("Yes, approve 11").click()
     live.counts(11)
     expect(live.box("Input")).to_have_text(re.compile("mail 3$"))
@@ -354,6 +358,66 @@ def test_a_new_label_is_offered_for_the_next_item(open_notebook, live, page):
         live.counts(done)
     assert [one[0] for one in judged(book)] == ["correct", "correct"]
     assert book.ask("queue.history()['label'].dropna().tolist()") == ["eggs", "eggs"]
+
+
+LONG = QUEUE.replace('"text": f"mail {{i}}"', '"text": f"mail {{i}}" + " again" * 3000').replace(
+    '"label": "spam"', '"label": "spam " * 2000'
+)
+
+
+def test_more_is_shown_of_every_item_and_of_every_answer_and_the_keys_stay_on(open_notebook, live):
+    book = open_notebook(code(LONG + 'panel = ReviewPanel(queue, reviewer="ann")\npanel')).run()
+    live.focus()
+    for done, place in ((1, "input"), (2, "more")):
+        part = live.root.locator(f".hitl-live-{place}")
+        expect(live.box("Input")).to_contain_text(f"mail {done - 1} again")
+        part.get_by_role("button", name="Show more").click()
+        expect(part).not_to_contain_text(" more characters")
+        expect(live.root).to_be_focused()  # the button that had the focus is gone
+        live.press("ar"[done % 2])
+        live.counts(done)
+    live.root.get_by_role("button", name="Show all").first.click()
+    live.press("a")
+    live.counts(3)
+    assert [outcome for outcome, _ in judged(book)] == ["reject", "approve", "approve"]
+
+
+OWN = """
+import ipywidgets as w
+def own(item):
+    return w.VBox([w.Label(f"This is {{item['text']}}"), w.Text(description="scale")])
+panel = ReviewPanel(queue, "ann", labels=["ham", "spam"], render=own)
+panel
+"""
+
+
+def test_a_widget_of_the_users_is_shown_for_each_item_and_what_is_typed_there_is_no_key(open_notebook, live, page):
+    book = open_notebook(code(QUEUE + OWN), "'another cell'").run()
+    before = book.cells()
+    for done in range(3):
+        live.focus()
+        expect(live.root.get_by_text(f"This is mail {done}", exact=True)).to_be_visible()
+        expect(live.root.locator(".hitl-live-widget .widget-vbox")).to_have_count(1)
+        live.root.get_by_label("scale", exact=True).click()
+        page.keyboard.type("arcs")
+        expect(live.root.get_by_label("scale", exact=True)).to_have_value("arcs")
+        live.press("Escape", "a")
+        live.counts(done + 1)
+    book.tell("panel.view.ahead[0].shown.parts[0].widget.close()")
+    live.press("a")
+    live.says("This widget was closed", box="Input")
+    assert [outcome for outcome, _ in judged(book)] == ["approve"] * 4
+    assert book.cells() == before
+
+
+def test_what_the_kernel_refuses_takes_the_focus_from_no_cell(open_notebook, live, page):
+    book = open_notebook(code(LIVE), "'another cell'").run()
+    live.focus()
+    cell = page.locator(".jp-Notebook .cm-content").last
+    cell.click()
+    book.tell("panel.correct('eggs')")
+    live.says("labels are ham, spam")
+    expect(cell).to_be_focused()
 
 
 def test_what_is_not_shown_for_long_comes_back(open_notebook, live, page):

@@ -65,8 +65,11 @@ function foldLocally(text, name) {
   return toggle;
 }
 
+// numbers end at one line, beside the names, however long the texts among them are
 function showFields(part) {
   const table = make("table", "hitl-live-fields", make("tbody", "", ...part.rows.map(fieldRow)));
+  const widest = Math.max(...part.rows.map(([, value, isNumber]) => (isNumber ? value.length : 0)));
+  table.querySelectorAll(".hitl-live-number > .hitl-live-outside").forEach((one) => { one.style.minWidth = `${widest}ch`; });
   table.setAttribute("aria-label", "Fields");
   return table;
 }

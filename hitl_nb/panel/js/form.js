@@ -221,7 +221,8 @@ function makeForm(spec, onEnter) {
     told.forEach(([name, what]) => by.get(of(name))?.push(name === nameOf(of(name)) ? what : `${name}: ${what}`));
     by.forEach((all, row) => row.say(all.join("\n")));
     top.textContent = told.length ? rest.join("\n") : message;
-    rows.find((row) => by.get(row).length)?.entry.control.focus();
+    const isHere = root.closest(".hitl-live")?.contains(document.activeElement) ?? true;   // it never takes the focus from elsewhere
+    if (isHere) rows.find((row) => by.get(row).length)?.entry.control.focus();
   }
   // Says what is certainly wrong, under the fields too; "" if nothing is.
   function check() {

@@ -17,7 +17,7 @@ function makeGrid(approve, leave) {
     if (!rest().length) return leave();
     asked = true;
     const marked = cards.length - rest().length;
-    say.textContent = `Approve ${rest().length} of ${cards.length}?` + (marked ? ` ${marked} marked wrong come one by one.` : "");
+    say.textContent = `Approve ${rest().length} of ${cards.length}?` + (marked ? ` ${marked} marked wrong come${marked === 1 ? "s" : ""} one by one.` : "");
     go.textContent = `Yes, approve ${rest().length}`;
     back.textContent = "No";
     go.focus();
@@ -32,7 +32,7 @@ function makeGrid(approve, leave) {
   function draw() {
     asked = false;
     say.textContent = cards.length ? "Mark the wrong ones." : "Nothing in hand may be approved together; the rest needs a look each.";
-    go.textContent = rest().length ? `Approve the other ${rest().length}` : "Judge them one by one";
+    go.textContent = rest().length ? `Approve ${wrong.size ? "the other" : "all"} ${rest().length}` : "Judge them one by one";
     back.textContent = "Back";
   }
 

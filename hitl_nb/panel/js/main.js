@@ -23,10 +23,7 @@ function connect(model, store) {
       drawAll(store);
     }
   };
-  store.widget = async (id, el) => {
-    const inner = await model.widget_manager.get_model(id);
-    el.append((await model.widget_manager.create_view(inner)).el);
-  };
+  store.widget = (id, place) => showWidget(model.widget_manager, id, place);
   const ask = () => {
     store.askedAt = performance.now();
     store.asks = store.state ? 0 : store.asks + 1;
@@ -55,6 +52,27 @@ function connect(model, store) {
   const timer = setInterval(watch, 500);
   ask();
   return () => clearInterval(timer);
+}
+
+// what a widget waits for before it draws anything
+const ATTACHED = {type: "after-attach", isConflatable: false, conflate: () => false};
+
+// Shows a widget of the user's; returns what takes it away again, which must happen while it stands there.
+function showWidget(manager, id, place) {
+  let view = null, isOver = false;
+  (async () => {
+    const found = await manager.get_model(id).catch(() => null);
+    const made = found && (await manager.create_view(found));
+    if (isOver) return made?.remove();
+    view = made;
+    place.append(view ? view.el : "This widget was closed; what it showed is gone.");
+    view?.luminoWidget?.processMessage(ATTACHED);
+  })();
+  return () => {
+    isOver = true;
+    if (view?.luminoWidget && view.el.isConnected) view.luminoWidget.dispose();
+    else view?.remove();
+  };
 }
 
 function receive(store, message, buffers) {
@@ -151,6 +169,7 @@ export default () => {
       draw(store, v);
       return () => {
         over.abort();
+        v.inner.splice(0).forEach((remove) => remove());
         store.views.delete(v);
       };
     },

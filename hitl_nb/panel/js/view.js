@@ -60,7 +60,7 @@ function makeView(store, act) {
   v.root.tabIndex = 0;
   v.root.setAttribute("aria-label", "Review");
   v.noted = noted;
-  v.shown = {ticket: null, card: null};
+  [v.shown, v.inner] = [{ticket: null, card: null}, []];
   v.isHelping = v.isGrid = false;
   const toggle = () => v.root.classList.toggle("hitl-live-keyed", v.root.contains(document.activeElement));
   v.root.addEventListener("focusin", toggle);
@@ -75,7 +75,15 @@ function keepDraft(store, v) {
 
 // -- drawing
 
+// What had the focus may go, or be hidden; the keys stay on.
 function draw(store, v) {
+  const before = document.activeElement, had = before !== v.root && v.root.contains(before);
+  drawParts(store, v);
+  const now = document.activeElement;
+  if (had && (now === before ? !now.getClientRects().length : !v.root.contains(now))) v.root.focus({preventScroll: true});
+}
+
+function drawParts(store, v) {
   const {line, state} = store;
   const ticket = front(line), card = store.cards.get(ticket) ?? null;
   if (!v.form && store.setup) setUp(store, v);
@@ -89,6 +97,7 @@ function draw(store, v) {
   setText(v.focus, store.setup ? "keys on" : "");
   if (state) [v.bar.max, v.bar.value] = [Math.max(state.total, 1), state.done];
   setText(v.message, messageOf(store, isFirst || !card));
+  v.message.hidden = false; // who is told what changes in there must have seen it empty
   setText(v.last, state?.last ?? "");
   setText(v.trained, state?.retrain.state ? `${TRAINS[state.retrain.state]}: ${state.retrain.text}` : "");
   v.help.hidden = !v.isHelping;
@@ -149,7 +158,7 @@ function mayNow(store, v, action, card) {
   const ahead = front(line) !== line.queue[0] && ORDINARY.includes(state.state);
   if (action === "undo") return state.actions.includes("undo") || (line.unsaved.length > 0 && ORDINARY.includes(state.state));
   if (action === "grid") return state.actions.includes("batch") && !line.unsaved.length;
-  if (action === "unfold") return Boolean(card) && !ahead && card.shown.folded;
+  if (action === "unfold") return Boolean(card) && !ahead && (card.shown.folded || card.answer.folded);
   if (action === "retrain") return state.retrain.state !== "running";
   if (!JUDGE.includes(action)) return state.actions.includes(action);
   return Boolean(card) && (ahead ? !(action === "approve" && card.blind) : state.actions.includes(action));
@@ -182,12 +191,15 @@ function drawCard(store, v, ticket, card, isFirst) {
   if (card === shown.card) return;
   v.shown = {ticket, card};
   if (!card) return;
-  const url = (one) => card.urls[one.buffer];
-  showParts(v.input, card.shown.parts, {unfold: card.shown.folded && isFirst ? () => v.act("unfold") : null, url, widget: store.widget});
+  v.inner.splice(0).forEach((remove) => remove());
+  const widget = (id, place) => v.inner.push(store.widget(id, place));
+  const url = (one) => card.urls[one.buffer], folds = (shown) => (shown.folded ? () => v.act("unfold") : null);
+  showParts(v.input, card.shown.parts, {unfold: folds(card.shown), url, widget});
   if (card.shown.note) v.input.append(make("p", "hitl-live-faint", card.shown.note));
-  showParts(v.more, card.answer.parts, {unfold: null, url, widget: store.widget});
+  showParts(v.more, card.answer.parts, {unfold: folds(card.answer), url, widget});
   setText(v.answer, card.answer.parts.length ? card.label : card.prediction);
-  v.shares.replaceChildren(make("div", "hitl-live-faint", card.confidence), ...card.bars.filter(([, share]) => share >= 0.005).map(makeShare));
+  const sure = card.confidence.replace(/^(?=\d)/, "confidence ");
+  v.shares.replaceChildren(make("div", "hitl-live-faint", sure), ...card.bars.filter(([, share]) => share >= 0.005).map(makeShare));
   v.why.replaceChildren(...card.why.map((one) => make("div", "", one)), make("div", "hitl-live-faint", card.facts.join(" · ")));
   v.answers.replaceChildren(...card.answers.map((one, i) => make("div", "", make("strong", "", `Answer ${i + 1}`), make("div", "", one))));
   v.answers.hidden = !card.answers.length;
