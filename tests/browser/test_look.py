@@ -146,9 +146,9 @@ def test_every_state_of_the_panel_with_keys_can_be_read(stand, live, page, theme
 
 
 def keep(png, path):
-    """Store a picture in few colours."""
+    """Store a picture in as many colours as one byte tells apart; of fewer, orange and red would be one."""
     path.parent.mkdir(exist_ok=True)
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(64).save(path, optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def test_every_state_is_described_with_its_pictures():
@@ -163,6 +163,29 @@ def test_every_state_is_described_with_its_pictures():
     assert page.read_text(encoding="utf-8") == HEAD + told
     names = {f"{state}-{name}.png" for state in STATES for name in ("light", "dark")}
     assert {path.name for path in PICTURES.iterdir()} == names
+
+
+MANY = MAILS.replace('["ham", "spam"], plain=True', '[f"label {{i:03}}" for i in range(200)]')
+#: how much of the list of labels is cut off by the output that it stands in, in pixels; and how much shows
+CUT = """() => {
+    const list = document.querySelector('.hitl-live-options:not([hidden])'), box = list.getBoundingClientRect();
+    const area = list.closest('.jp-OutputArea').getBoundingClientRect();
+    return [box.bottom - area.bottom, box.height];
+}"""
+
+
+def test_a_long_list_of_labels_is_not_cut_off_by_the_output(book, live, page):
+    book.type(code(MANY))
+    live.focus()
+    live.press("c", "ArrowDown")
+    expect(live.root.get_by_role("option")).to_have_count(100)
+    cut, height = page.evaluate(CUT)
+    assert cut < 0
+    assert height > 100
+    page.keyboard.type("17")
+    live.press("ArrowDown", "Enter", "Enter")
+    live.counts(1)
+    assert book.ask("queue.history()['label'].dropna().tolist()") == ["label 117"]
 
 
 #: room in pixels between the ring around the panel with the focus and the next element that would cut it off
