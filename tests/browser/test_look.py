@@ -165,6 +165,21 @@ def test_every_state_is_described_with_its_pictures():
     assert {path.name for path in PICTURES.iterdir()} == names
 
 
+#: the lines of the help on which a key does not stand before what it does
+ASKEW = """() => [...document.querySelectorAll('.hitl-live-help dt')].filter(key => {
+    const [a, b] = [key, key.nextSibling].map(one => one.getBoundingClientRect());
+    return a.top !== b.top || a.right > b.left;
+}).map(key => key.textContent)"""
+
+
+def test_each_key_stands_before_what_it_does(book, live, page):
+    book.type(START + STATES["item"].code)
+    live.focus()
+    live.press("?")
+    expect(live.root.locator(".hitl-live-help dt")).to_have_count(13)
+    assert page.evaluate(ASKEW) == []
+
+
 MANY = MAILS.replace('["ham", "spam"], plain=True', '[f"label {{i:03}}" for i in range(200)]')
 #: how much of the list of labels is cut off by the output that it stands in, in pixels; and how much shows
 CUT = """() => {
