@@ -165,17 +165,16 @@ def test_many_decisions_by_code_are_drawn_now_and_then_and_the_last_one_always(p
 
 def test_what_is_drawn_late_is_drawn_by_one_thread_that_lives_as_long_as_its_panel(press, ask, monkeypatch):
     """What a thread says last may stay behind in the kernel, if it ends right after it."""
-    for i in range(4):
+    for i in range(40):
         ask(input_data={"i": i})
     drawn, draw, here = [], ReviewPanel._draw_now, threading.current_thread()
     monkeypatch.setattr(ReviewPanel, "_draw_now", lambda self: (drawn.append(threading.current_thread()), draw(self)))
-    panel = press(pace=0.02)
-    for _ in range(3):
+    panel = press(pace=0.05)
+    while len(drawn) - drawn.count(here) < 2:  # on a slow machine many an answer is drawn at once
         panel.approve()
         while panel._later:
             time.sleep(0.01)
     [late] = set(drawn) - {here}
-    assert drawn.count(late) >= 2
     assert late.is_alive()
     panel.close()
     alive = weakref.ref(panel)
