@@ -52,6 +52,13 @@ def test_the_exact_interval_looked_at_again_and_again_fires_far_too_often():
     assert not gate(np.any(ends, axis=1))
 
 
+def test_what_bets_and_what_is_kept_are_one_stake_at_every_case():
+    assert change_evidence(np.zeros((3, 5000, 4)))[0] == pytest.approx(0, abs=1e-9)  # nothing was won or lost
+    first, bets = change_evidence(np.zeros((70, 4)))
+    assert change_evidence(np.zeros((70, 4)), bets, 70)[0] == pytest.approx(0, abs=1e-9)
+    assert first[-1] == pytest.approx(0, abs=1e-9)
+
+
 @pytest.mark.parametrize("before", [0, 1000, 5000])
 @pytest.mark.parametrize("streams", [50, pytest.param(500, marks=NIGHTLY)])
 def test_after_a_jump_from_2_to_6_percent_it_fires_within_600_labels(before, streams):
@@ -231,6 +238,14 @@ def test_where_every_threshold_is_just_not_safe_looking_again_breaks_other_promi
         theirs.append(any(rule.fit(part).threshold is not None for part in looks))
     assert gate(ours)
     assert not gate(theirs)
+
+
+def test_below_a_threshold_that_is_not_proven_nothing_is():
+    sure = np.random.default_rng(11).random(2000)
+    rows = read({"confidence": sure, "wrong": (sure > 0.95)})
+    rule = Sequential(target_risk=0.2, confidence_level=0.9, start=0.2)
+    assert rule.fit(rows).threshold is None  # a quarter is wrong above the first one, a twentieth above the last one
+    assert rule.fit(read({"confidence": sure, "wrong": sure > 0.99})).threshold < 0.1
 
 
 def test_once_a_threshold_is_found_later_looks_find_it_or_a_lower_one():

@@ -21,6 +21,7 @@ from hitl_nb.evidence import (
     ppi_mean,
 )
 from hitl_nb.evidence.estimate import ppi_parts
+from hitl_nb.evidence.rate import corrected
 from hitl_nb.lab import choose_audits, estimate_risk, plan_audits
 
 NIGHTLY = pytest.mark.nightly
@@ -181,6 +182,7 @@ def test_double_audits_add_reviewers_error_and_the_corrected_risk():
     assert f"corrected for reviewer error: {100 * found.corrected.high:.1f} %" in str(found)
     assert "cannot be said" in estimate_risk(logged(), twice=(100, 200)).unknown
     always = estimate_risk(logged(), "always_valid", twice=(19, 200))
+    assert always.corrected == corrected(always_valid(wrong, n, 0.975), always_valid(19, 200, 0.975), 0.95)
     assert always.corrected.high > found.corrected.high
 
 

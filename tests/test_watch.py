@@ -70,7 +70,7 @@ def test_an_alarm_takes_the_certificate_back_and_people_decide(stream):
 def test_the_alarm_looks_at_audits_of_its_own_model_since_the_certificate_was_put_to_use(stream):
     stream.go(300, 0.5)  # before; the evidence of the certificate says what is to be said of it
     watch = Watch(stream.orchestrator, PROMISE)
-    stream.go(300, 0.5, model="v7")
+    Stream(stream.queue, stream.clock).go(300, 0.5, model="v7")  # another model, which goes by a fixed threshold
     stream.go(300, 0.5, sure=(0.2, 0.7))  # a person decided these
     stream.go(100, 0.0)
     assert Watch(stream.orchestrator, PROMISE, confidences=False).look() == PROMISE
