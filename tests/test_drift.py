@@ -195,6 +195,8 @@ def test_what_cannot_be_watched_is_refused():
     alarm = DriftAlarm(0.02)
     alarm.feed({"confidence": [0.5], "wrong": [True], "review_probability": [1.0]})
     assert alarm.state.errors.n == 0  # what a rule sent to a person says nothing of the automatic part
+    alarm.feed({"confidence": [0.9] * 3, "wrong": [True, None, None], "review_probability": [0.5, 0.5, 0.0]})
+    assert alarm.state.errors.n == 1  # nor does what had no chance of an audit
 
 
 def test_audits_count_in_the_order_of_their_judgement_and_as_if_drawn_alike():

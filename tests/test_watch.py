@@ -127,7 +127,11 @@ def test_without_a_promise_a_watch_needs_a_bound(stream):
     with pytest.raises(BadInput, match="bound"):
         Watch(stream.orchestrator, fixed)
     assert (stream.orchestrator.policy, logged(stream.queue, "issue_certificate")) == (before, [])
+    with pytest.raises(BadInput, match="audit_rate = 0"):
+        Watch(Orchestrator(queue=stream.queue, policy=Policy(0.8, audit_rate=0)), PROMISE)
     watch = Watch(stream.orchestrator, fixed, bound=0.05)
+    assert str(watch.look()) == str(fixed)
+    assert str(watch) == "No alarm, but no automatic row was judged either: have some audited (audit_rate above 0)."
     stream.go(300, 0.4)
     assert watch.look().revoked_at
 
@@ -138,5 +142,23 @@ def test_a_decision_that_is_being_made_is_stored_with_the_policy_that_made_it(st
     stream.go(2, 0.0)
     stream.orchestrator.use(first)
     stream.go(2, 0.0)
-    stored = stream.queue.history()["policy"].tolist()
-    assert stored == [Policy(0.99, audit_rate=0).fingerprint] * 2 + [first.fingerprint] * 2
+    used = [Policy(0.99, audit_rate=0).fingerprint, first.fingerprint]
+    assert stream.queue.history()["policy"].tolist() == [used[0]] * 2 + [used[1]] * 2
+    assert [Policy.from_dict(one["policy"]).fingerprint for one in logged(stream.queue, "policy")] == used
+
+
+def test_a_certificate_says_in_words_what_it_promises_and_that_it_was_taken_back(clock):
+    said = "At 0.8 or more, 70 % go through without a person; at most 5 % of those are wrong (with 95 % confidence, 400"
+    assert str(PROMISE).startswith(said)
+    once = PROMISE.revoked(clock.aware)
+    assert (once.id, once.revoked(None)) == (PROMISE.id, once)
+    assert "valid" in repr(PROMISE._table())
+    shown = once._repr_html_()
+    assert "<table" in shown
+    assert "taken back at 2026-01-05 09:00 UTC: everything goes to a person" in shown
+    hostile = Certificate(**{**PROMISE.to_dict(), "id": "", "model": "<script>", "kind": "<b>"})._repr_html_()
+    assert "<script>" not in hostile
+    assert "&lt;script&gt;" in hostile
+    nothing = Certificate(**{**PROMISE.to_dict(), "id": "", "threshold": None, "reason_if_none": "too few rows"})
+    assert str(nothing) == "No threshold qualifies: too few rows."
+    assert "nothing is promised" in str(Certificate(**{**PROMISE.to_dict(), "id": "", "target_risk": None}))

@@ -56,7 +56,7 @@ def hajek(wrong: ArrayLike, probability: ArrayLike, level: float = 0.95) -> Inte
     Examples
     --------
     >>> print(hajek([True, False, False, False], [1.0, 0.5, 0.5, 1.0]))  # weights 1, 2, 2, 1
-    16.7% (0.1% to 74.8% at 95%, n = 4)
+    16.7% (0.3% to 67.4% at 95%, n = 4)
     """
     errors, chance = _sample(wrong, probability)
     if not len(errors):

@@ -108,7 +108,7 @@ class DriftAlarm(Shows):
             among = automatic(rows, threshold)
         except EvidenceError:  # everything went to people
             return self.state
-        wrong = in_order(rows, among, self.state.seed).wrong == 1
+        wrong = in_order(rows, among & (rows.probability > 0), self.state.seed).wrong == 1
         self._feed_errors(np.asarray(wrong))
         return self.state
 
@@ -143,6 +143,8 @@ class DriftAlarm(Shows):
             return f"Alarm at judged row {said.errors.fired_at:,}: more than {bound} are wrong; {seen}."
         if said.confidences is not None and said.confidences.fired_at is not None:
             return f"Alarm at row {said.confidences.fired_at:,}: {CHANGED}; {seen}."
+        if not said.errors.n:
+            return "No alarm, but no automatic row was judged either: have some audited (audit_rate above 0)."
         return f"No alarm: {seen}, {bound} are promised."
 
     def _table(self) -> Table:

@@ -8,6 +8,7 @@ from datetime import datetime
 import numpy as np
 
 from hitl_nb.display import Shows, Table
+from hitl_nb.errors import BadInput
 from hitl_nb.evidence import Certificate
 from hitl_nb.lab.drift import FEWEST, DriftAlarm
 from hitl_nb.orchestrator import Orchestrator
@@ -57,6 +58,8 @@ class Watch(Shows):
         #: what the last look saw; None before it
         self.alarm: DriftAlarm | None = None
         DriftAlarm(self._bound, level)  # says at once what is wrong with them
+        if not (rate := orchestrator.policy.audit_rate):
+            raise BadInput(name="audit_rate", value=rate, remedy="must be above 0: only audits tell whether it holds")
         self._read_log()
         if self._issued is None:
             self.queue.note("issue_certificate", {"certificate": certificate.to_dict(), "says": str(certificate)})
