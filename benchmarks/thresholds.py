@@ -17,6 +17,7 @@ from mapie.risk_control import BinaryClassificationController
 from scipy.special import betaincinv
 from worlds import INSIDE, RIGHT, World
 
+from hitl_nb.errors import EvidenceError
 from hitl_nb.evidence.selection import certified, chances, sequence, starts
 from hitl_nb.lab import calibrate, choose_threshold
 
@@ -37,7 +38,10 @@ def ours(start):
 
 def ranked(sure, wrong):
     """Put confidences in the order of their bins on 0.3 of the rows, and certify on the others; which pass?"""
-    step = calibrate({"confidence": sure, "wrong": wrong}, "bins", share=0.3)
+    try:
+        step = calibrate({"confidence": sure, "wrong": wrong}, "bins", share=0.3)
+    except EvidenceError:  # no error among the rows to fit to
+        return np.zeros(len(INSIDE), dtype=bool)
     found = choose_threshold(step.history, TARGET, 1 - DELTA, start=0).threshold
     return step(INSIDE) >= (2 if found is None else found)
 
