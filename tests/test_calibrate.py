@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
-from worlds import INSIDE, RIGHT, World
+from worlds import INSIDE, RIGHT, World, logged
 
 from hitl_nb.errors import BadInput, EvidenceError
 from hitl_nb.lab import Certified, calibrate, choose_threshold, read
@@ -156,6 +156,23 @@ def test_a_promise_on_calibrated_confidences_holds(name, method, n, streams):
     assert broken <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / streams)
     if method == "bins" and n == 1000:
         assert automatic > {"calibrated": 0.45, "wrong at the top": 0.33, "mixed": 0.15}.get(name, 0)
+
+
+@pytest.mark.parametrize("name", ["wrong at the top", "at the target"])
+def test_a_promise_on_calibrated_confidences_holds_on_what_a_policy_logged(name):
+    world, rng, broken, automatic, streams = World(name), np.random.default_rng(6), 0, 0.0, 60
+    for seed in range(streams):
+        try:
+            step = calibrate(logged(world, rng, 20_000, 0.05), "bins", share=0.3, seed=seed)
+        except EvidenceError:
+            continue
+        found = choose_threshold(step.history, TARGET, 1 - DELTA, start=0, seed=seed).threshold
+        if found is not None:
+            share, risk = world.where(step(INSIDE) >= found)
+            broken, automatic = broken + (risk > TARGET), automatic + share
+    print(f"| 5% audits | {name} | bins | {automatic / streams:.3f}, {broken / streams:.1%} |")
+    assert broken / streams <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / streams)
+    assert automatic / streams > 0.3 or name == "at the target"
 
 
 def test_a_calibration_fitted_to_the_rows_that_certify_breaks_the_promise():

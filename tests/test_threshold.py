@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import bdtr, betaincinv
 from sklearn.isotonic import IsotonicRegression
-from worlds import RIGHT, World
+from worlds import RIGHT, World, logged
 
 from hitl_nb import Policy
 from hitl_nb.errors import BadInput
@@ -93,19 +93,6 @@ def test_what_a_passed_test_hands_on_is_added_to_what_the_next_one_brings():
     wrong[0, 50:54] = True  # the second test fails, so that nothing reaches the third, which would pass with 0.09
     assert certified(wrong, ends, TARGET, np.array([0.09, 0.0, 0.0]))[0] == 0
     assert exact_p_value(4, 199, TARGET) < 0.09
-
-
-def logged(world, rng, n, audit_rate, threshold=0.85):
-    """Return rows as a policy decides about them and people judge them, in the form of a queue's history."""
-    sure, wrong = (one[0] for one in world.draw(rng, 1, n))
-    ids = rng.integers(0, 2**63, (n, 2)).astype(np.uint64)
-    batch = Batch.from_frames(pd.DataFrame(index=range(n)), pd.DataFrame({"confidence": sure}))
-    decided = Policy(threshold, audit_rate=audit_rate).decide(batch, task_ids=ids, now=pd.Timestamp("2026-01-05"))
-    judged = ~decided.approved | decided.audit
-    return {
-        "confidence": sure, "wrong": np.where(judged, wrong, np.nan), "hard": decided.hard,
-        "review_probability": decided.review_probability,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

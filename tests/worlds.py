@@ -1,7 +1,11 @@
 """Simulated worlds in which the true risk of every threshold is known by numeric integration."""
 
 import numpy as np
+import pandas as pd
 from scipy.stats import beta
+
+from hitl_nb import Policy
+from hitl_nb.policy.batch import Batch
 
 #: how sure the model is, in every world
 SURE = beta(8, 0.8)
@@ -59,3 +63,16 @@ class World:
         """Return the largest share that can be automated at a risk."""
         fine = self._risk <= target
         return self._coverage[fine].max() if fine.any() else 0.0
+
+
+def logged(world, rng, n, audit_rate, threshold=0.85):
+    """Return rows as a policy decides about them and people judge them, in the form of a queue's history."""
+    sure, wrong = (one[0] for one in world.draw(rng, 1, n))
+    ids = rng.integers(0, 2**63, (n, 2)).astype(np.uint64)
+    batch = Batch.from_frames(pd.DataFrame(index=range(n)), pd.DataFrame({"confidence": sure}))
+    decided = Policy(threshold, audit_rate=audit_rate).decide(batch, task_ids=ids, now=pd.Timestamp("2026-01-05"))
+    judged = ~decided.approved | decided.audit
+    return {
+        "confidence": sure, "wrong": np.where(judged, wrong, np.nan), "hard": decided.hard,
+        "review_probability": decided.review_probability,
+    }  # fmt: skip
