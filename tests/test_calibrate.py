@@ -9,9 +9,11 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from worlds import INSIDE, RIGHT, World, logged
 
+from hitl_nb import Policy
 from hitl_nb.errors import BadInput, EvidenceError
 from hitl_nb.lab import Certified, calibrate, choose_threshold, read
 from hitl_nb.lab.calibrate import METHODS, bins, isotonic, temperature, venn_abers
+from hitl_nb.policy.batch import Batch
 
 TARGET, DELTA = 0.05, 0.1
 NIGHTLY = pytest.mark.nightly
@@ -109,6 +111,18 @@ def test_initial_labels_leave_the_whole_history():
     found = calibrate(rows(500, seed=1), "isotonic", initial=rows(800, seed=2))
     assert (found.fitted, len(found.history)) == (800, 500)
     assert found.history.confidence.tolist() == found(rows(500, seed=1)["confidence"]).tolist()
+
+
+def test_calibrated_answers_are_those_of_another_model():
+    found = calibrate(rows(4000).assign(model="v7"), "isotonic")
+    promise = choose_threshold(found.history, 0.2, 0.9)
+    assert promise.model == "v7+isotonic"
+    said = [{"confidence": 1.0, "model": "v7+isotonic"}, {"confidence": 1.0, "model": "v7"}]
+    ids = np.arange(4, dtype=np.uint64).reshape(2, 2)
+    decided = Policy(promise, audit_rate=0).decide(
+        Batch.from_rows([{}, {}], said), task_ids=ids, now=pd.Timestamp("2026-01-05")
+    )
+    assert decided.approved.tolist() == [True, False]
 
 
 def test_what_is_left_of_audited_rows_keeps_its_probabilities():

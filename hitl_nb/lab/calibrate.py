@@ -166,6 +166,10 @@ def calibrate(
     The rows to which it is fitted never serve as evidence of a threshold. They are those of ``initial``, or a random
     ``share`` of all rows, judged or not, so that what is left has the probabilities that it had.
 
+    A model with calibrated confidences is another model: in what is left its version ends with the method, such as
+    ``v7+bins``. Say so in production too, where ``answers["confidence"] = found(answers["confidence"])``, and a
+    certificate made for the one sends answers of the other to a person.
+
     Parameters
     ----------
     history
@@ -211,5 +215,8 @@ def calibrate(
     made = Calibrated(
         method=name, fitted=min(len(seen), MOST), history=rest, before=raw, after=raw, raw=rest, map=fitted
     )
-    now = replace(rest, confidence=made(rest.confidence))
+    frame = rest.frame
+    if "model" in frame:
+        frame = frame.assign(model=frame["model"].map(lambda version: f"{version}+{name}", na_action="ignore"))
+    now = replace(rest, confidence=made(rest.confidence), frame=frame)
     return replace(made, history=now, after=calibration(made(left.confidence), ~left.wrong))
