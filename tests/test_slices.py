@@ -7,7 +7,7 @@ from scipy.stats import fisher_exact
 
 from hitl_nb import FieldAbove, Orchestrator, Policy, Predicate, open_queue
 from hitl_nb.errors import BadInput, EvidenceError
-from hitl_nb.lab import slices
+from hitl_nb.lab import Slice, slices
 from hitl_nb.policy.batch import Batch
 
 
@@ -65,6 +65,12 @@ def test_only_what_goes_through_counts_and_each_row_as_likely_as_any_other():
     judged = audited.frame.set_index("value")["judged"]
     assert audited.n == pytest.approx(900, abs=90)
     assert judged["b"] == pytest.approx(judged["a"], rel=0.2)
+
+
+def test_a_range_begins_above_its_lower_end_and_holds_its_upper_one():
+    part = Slice(column="x", field="x", low=0, high=2)
+    assert part.of([0, 1, 2, 3, None, "text"]).tolist() == [False, True, True, False, False, False]
+    assert (str(part), str(Slice(column="x", field="x", value="a\nb"))) == ("above 0 and at most 2", "a\nb")
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------
