@@ -11,6 +11,7 @@ from worlds import INSIDE, RIGHT, World, logged
 
 from hitl_nb import Policy
 from hitl_nb.errors import BadInput, EvidenceError
+from hitl_nb.evidence.calibration import calibration
 from hitl_nb.lab import Certified, calibrate, choose_threshold, read
 from hitl_nb.lab.calibrate import METHODS, bins, isotonic, temperature, venn_abers
 from hitl_nb.policy.batch import Batch
@@ -207,6 +208,9 @@ def test_before_and_after_are_shown_and_drawn():
     found = calibrate(rows(), "temperature")
     assert f"off by {found.after.ece:.1%}, before by {found.before.ece:.1%}" in str(found)
     assert "<table" in found._repr_html_()
+    left = found.raw.evidence()  # measured on what it was not fitted to
+    assert found.before == calibration(left.confidence, ~left.wrong)
+    assert found.after == calibration(found(left.confidence), ~left.wrong)
     labels = found.plot().get_legend_handles_labels()[1]
     assert sorted(labels) == ["after", "as sure as right", "before"]
 
