@@ -65,6 +65,7 @@ def best(call, times=3):
 def measure(n):
     frame, policy, times = invented(n), Policy(0.8, RULES), 3 if n <= 1_000_000 else 1
     connection = duckdb.connect()
+    connection.sql("SET enable_progress_bar = false")
     connection.register("frame", frame)
     bare, counted = best(lambda: connection.sql(SCAN.format(source="frame")).fetchall()[0])
     read_once, rows = best(lambda: Logged(read(frame)), times)

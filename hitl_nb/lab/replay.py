@@ -74,8 +74,8 @@ class Replay(Shows):
     policy: Policy
     #: the history
     logged: Logged
-    #: what the policy decides, as columns of shape (n,)
-    decisions: Decisions
+    #: rows that go through without a person, audited or not; bool of shape (n,)
+    automatic: Bools
     #: what that comes to
     outcome: Outcome
     #: what the logged routes came to; None where none were logged
@@ -84,9 +84,9 @@ class Replay(Shows):
     level: float
 
     @property
-    def automatic(self) -> Bools:
-        """Rows that go through without a person, audited or not; bool of shape (n,)."""
-        return np.asarray(self.decisions.approved | self.decisions.audit)
+    def decisions(self) -> Decisions:
+        """What the policy decides, as columns of shape (n,), with reasons and audits."""
+        return self.logged.decide(self.policy)
 
     @property
     def changed(self) -> Bools:
@@ -216,15 +216,14 @@ def replay(
     with 95% confidence reviewers would disagree with at most 4.6% of those (2,001 judged of 2,001).
     """
     logged = Logged.of(history, seed)
-    decided, old, chance, before = logged.decide(policy), logged.automatic, logged.rows.probability, None
-    _, outcome = judge(policy, logged, prices=prices, staff=staff, level=level, seed=seed)
+    automatic, outcome = judge(policy, logged, prices=prices, staff=staff, level=level, seed=seed)
+    old, chance, before, work = logged.automatic, logged.rows.probability, None, None
     if old is not None:
-        audited = old & (logged.uniform < chance)
-        work = None
         if _waits(prices):
-            work = staffed(logged, ~old | audited, decided.priority, staff, policy.deadline, seed)
+            asked, ranks = ~old | (logged.uniform < chance), logged.decide(policy).priority
+            work = staffed(logged, asked, ranks, staff, policy.deadline, seed)
         before = _outcome(logged, old, float(chance.sum(where=old)), prices, work, level)
-    return Replay(policy=policy, logged=logged, decisions=decided, level=level, outcome=outcome, before=before)
+    return Replay(policy=policy, logged=logged, automatic=automatic, level=level, outcome=outcome, before=before)
 
 
 def judge(
