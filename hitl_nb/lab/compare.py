@@ -67,7 +67,8 @@ class Comparison(Shows):
             ax.annotate(line(name, 20), place, (4, 4), textcoords="offset points", parse_math=False)
         ax.set(xlabel="decided without a person (%)", ylabel="wrong (%)", ylim=(0, None))
         ax.set_title("What policies automate, and how often that is wrong")
-        ax.legend()
+        ax.margins(x=0.1)
+        ax.legend(loc="upper left")
         return ax
 
 
