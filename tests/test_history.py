@@ -155,3 +155,13 @@ def test_a_check_says_what_is_missing_or_that_a_promise_can_be_made():
     assert "no promise yet" in check(frame(confidence=[None], wrong=[True])).conclusions[0]
     with pytest.raises(BadInput, match="target_risk"):
         check(rows, target_risk=0)
+
+
+@pytest.mark.parametrize(("ids", "twice"), [("abc", None), ("cab", None), ("aabc", "a"), ("cba", None), ("bcb", "b")])
+def test_ids_are_looked_through_whether_or_not_they_ascend(ids, twice):
+    rows = frame(wrong=[False] * len(ids)).assign(task_id=pd.Series(list(ids), dtype="str"))
+    if twice is None:
+        assert len(read(rows)) == len(ids)
+    else:
+        with pytest.raises(BadInput, match=f"task_id = '{twice}': stands there twice"):
+            read(rows)

@@ -134,7 +134,7 @@ def read(history: pd.DataFrame | Mapping[str, Any] | History) -> History:
         frame = pd.DataFrame(history)
     except (ValueError, TypeError) as error:
         raise BadInput(name="history", value=type(history).__name__, remedy=f"pass a DataFrame ({error})") from None
-    if "task_id" in frame and frame["task_id"].duplicated().any():
+    if "task_id" in frame and not _ascending(frame["task_id"]) and frame["task_id"].duplicated().any():
         twice = frame["task_id"][frame["task_id"].duplicated()].iloc[0]
         raise BadInput(name="task_id", value=twice, remedy="stands there twice; pass each decision once")
     confidence, wrong = _shares(frame, "confidence"), _wrong(frame)
@@ -175,6 +175,19 @@ def _shares(frame: pd.DataFrame, name: str) -> Floats:
     found = _column(frame, name)
     _refuse(name, frame[name], (found < 0) | (found > 1), "must lie between 0 and 1, or be missing")
     return found
+
+
+def _ascending(ids: pd.Series[Any]) -> bool:
+    """Return whether texts ascend, as a queue's ids do: then none stands there twice, and looking so is cheap."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not isinstance(ids.dtype, pd.StringDtype):
+        return False
+    found = pa.array(ids)
+    found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    return bool(pc.all(pc.less(found[:-1], found[1:]), skip_nulls=False).as_py())
 
 
 def _refuse(name: str, given: pd.Series[Any], odd: Bools, remedy: str) -> None:
