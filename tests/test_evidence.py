@@ -200,6 +200,11 @@ def test_lure_and_inverse_propensity_are_unbiased_where_the_naive_mean_is_far_of
     assert off["naive"] > 10
 
 
+def test_lure_by_hand():
+    # 1 + 2/3 (1 / (4 x 0.5) - 1) = 2/3; 1 + 2/2 (1 / (3 x 0.1) - 1) = 10/3
+    assert lure([0.5, 0.1], 4) == pytest.approx([2 / 3, 10 / 3])
+
+
 def test_rows_drawn_by_pure_chance_weigh_the_same_and_so_does_a_whole_pool():
     assert lure([math.nan] * 3, 9).tolist() == [1.0] * 3
     assert lure([0.9, 0.2, 1.0], 3).tolist() == [1.0] * 3  # nothing is left out: nothing to correct

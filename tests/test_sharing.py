@@ -574,11 +574,10 @@ def prepared(queue):
     return [task.task_id for task in held] + answered + [gone.task_id]
 
 
-def rescored(queue):
-    """Return a new score for the task that waits."""
-    [task] = [task for task in queue.pending() if task.status == "pending_review"]
-    texts = {"input": canonical(task.input_data), "prediction": canonical({"label": "b"})}
-    return Submission(row=TaskRow(task_id=task.task_id, status="pending_review", created_at=START), texts=texts)
+def rescored(task_id):
+    """Return a new score for a task."""
+    texts = {"input": canonical({"n": 1}), "prediction": canonical({"label": "b"})}
+    return Submission(row=TaskRow(task_id=task_id, status="pending_review", created_at=START), texts=texts)
 
 
 PLAIN = Policy(0.85, audit_rate=0)
@@ -597,7 +596,7 @@ CALLS = {
     "deliver": lambda queue, ids: queue.deliver(ids[2], "svc"),
     "forget": lambda queue, ids: (put(queue, subject="s"), queue.forget("s"))[1],
     "reopen": lambda queue, ids: queue.reopen(ids[4]),
-    "rescore": lambda queue, ids: len(queue.rescore([rescored(queue)], "p", {})),
+    "rescore": lambda queue, ids: len(queue.rescore([rescored(ids[4])], "p", {})),
     "tick": lambda queue, ids: queue.tick(),
     "process": lambda queue, ids: Orchestrator(queue=queue, policy=PLAIN).process({"n": 1}, {"confidence": 0.1}),
     "process_frame": lambda queue, ids: Orchestrator(queue=queue, policy=PLAIN).process_frame(
