@@ -51,7 +51,7 @@ class Retraining(Shows):
     def cancel(self) -> None:
         """End it at its next stage; a fit that runs is finished first, and its model thrown away.
 
-        Once a model is in use it stays: what to do then is ``Loop.rollback``.
+        Once the comparison has begun it is too late: a look at the holdout counts. Then there is ``Loop.rollback``.
         """
         self._cancelled.set()
 

@@ -110,7 +110,8 @@ class Loop:
 
         Parameters
         ----------
-        progress : called with a short line at each stage; what it raises ends the retrain
+        progress : called with a short line at each stage; what it raises ends the retrain. The last stage is before the
+            comparison, so that no look at the holdout is ever forgotten
         force : retrain although too few new answers came
         why : what started it, for the log
 
@@ -167,7 +168,6 @@ class Loop:
             progress(f"comparing with {learner.champion.version} on {len(learner.holdout_rows)} rows")
             comparison = learner.compare(challenger, self.margin, floor=self.floor)
         promoted = comparison is None or comparison.verdict == "promote"
-        progress(f"{comparison.verdict if comparison else 'the first model'}: storing {challenger.version}")
         if self.models is not None:
             facts = {"promoted": promoted}
             self.models.save(challenger, created_at=self.queue.now, looks=learner.looks, metrics=facts)
