@@ -132,9 +132,12 @@ def measure(seeds, minutes):
 
 
 def interval(values):
+    """Return a mean with its 95 % interval by Student's t; alone where there is one pair only."""
     mean, n = np.mean(values), len(values)
-    half = student.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5 if n > 1 else np.nan
-    return mean, mean - half, mean + half
+    if n < 2:
+        return f"{mean:+.2f}"
+    half = student.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5
+    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
 
 
 def labels_needed(rows):
@@ -156,8 +159,7 @@ def table(done, data, model):
     print("|---|---|---|---|---|---|---|")
     for name in runs:
         cells = [
-            "–" if name == other else "{:+.2f} ({:+.2f} to {:+.2f})".format(*interval(area[name] - area[other]))
-            for other in ("random", "uncertainty_sampling")
+            "–" if name == other else interval(area[name] - area[other]) for other in ("random", "uncertainty_sampling")
         ]
         automatic, error = 100 * rows[name][:, -2].mean(), 100 * np.nanmean(rows[name][:, -1])
         label = f"{name} (default)" if name == "margin" else name
@@ -177,13 +179,14 @@ def draw(done):
     figure, axes = plt.subplots(2, 4, figsize=(12, 5.4), sharex=True, layout="constrained")
     for row, model in zip(axes, MODELS, strict=True):
         for axis, data in zip(row, SETS, strict=True):
+            seeds = max((seed + 1 for d, m, _, seed in done if (d, m) == (data, model)), default=0)
             for name, colour in shown.items():
                 rows = [its for (d, m, n, _), its in done.items() if (d, m, n) == (data, model, name)]
                 if rows:
                     axis.plot(STEPS, np.mean(rows, axis=0)[1:-2], color=colour, label=name)
-            axis.set_title(f"{data}, {model}", fontsize=9)
+            axis.set_title(f"{data}, {model} ({seeds})", fontsize=9)
     for axis in axes[-1]:
-        axis.set_xlabel("labels")
+        axis.set_xlabel("labels (in brackets: seeds)")
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(shown))

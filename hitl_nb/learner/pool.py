@@ -114,7 +114,8 @@ def _blocks(
         size = max(len(order), 1) if "n" in names else VOTED_ROWS if "votes" in names else ROWS
         for first in range(0, len(order), size):
             block = order[first : first + size]
-            yield inputs(rows_at(part, block)), own[block], start + block
+            where: Any = block if given else slice(first, first + size)  # no copy where the order is that of the rows
+            yield inputs(rows_at(part, where)), own[block], start + block
         start += rows
 
 
@@ -157,18 +158,15 @@ def _best(asking: Asking, x: Any, ids: NDArray[Any], positions: NDArray[np.intp]
     weights = np.full(len(ids), math.nan)
     if isinstance(asking.strategy, Stochastic):
         weights = score_pool(asking.strategy.weight, matrix, rng)
-    rows = pd.DataFrame({"position": positions, "task_id": ids, "score": scores, "weight": weights})
-    judged = np.isfinite(scores)
-    return _first(rows, n + 1), int(judged.sum()), float(weights[judged].sum())
-
-
-def _first(rows: pd.DataFrame, n: int) -> pd.DataFrame:
-    return rows.iloc[select(rows["score"], n, rows["task_id"])]
+    first, judged = select(scores, n + 1, ids), np.isfinite(scores)
+    columns = {"position": positions, "task_id": ids, "score": scores, "weight": weights}
+    rows = pd.DataFrame({name: values[first] for name, values in columns.items()})
+    return rows, int(judged.sum()), float(weights[judged].sum())
 
 
 def _merged(one: Best, other: Best, n: int) -> Best:
-    rows = _first(pd.concat([one[0], other[0]], ignore_index=True), n + 1)
-    return rows, one[1] + other[1], one[2] + other[2]
+    rows = pd.concat([one[0], other[0]], ignore_index=True)
+    return rows.iloc[select(rows["score"], n + 1, rows["task_id"])], one[1] + other[1], one[2] + other[2]
 
 
 def _probabilities(best: pd.DataFrame, judged: int, total: float, n: int) -> pd.DataFrame:
