@@ -90,6 +90,13 @@ def test_confidences_are_shown_by_outcome_and_group():
     assert shown.frame["outcome"].tolist() == ["wrong", "right", "not judged"]
     assert shown.frame["group"].tolist()[2] == "a⟨U+202E⟩b"
     assert sum(patch.get_height() for patch in shown.plot().patches) == 2
+    alone = shown.plot(group="<b>")
+    assert (sum(patch.get_height() for patch in alone.patches), alone.get_title()) == (
+        1,
+        "How sure the model was: <b>",
+    )
+    with pytest.raises(BadInput, match="group"):
+        shown.plot(group="c")
     with pytest.raises(BadInput, match="columns are confidence, wrong"):
         ConfidenceDisplay.from_history(columns, by="team")
 

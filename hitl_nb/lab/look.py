@@ -138,17 +138,24 @@ class ConfidenceDisplay:
             frame["group"] = rows.frame[by].map(spell).to_numpy()
         return cls(frame=frame)
 
-    def plot(self, ax: Axes | None = None, *, bins: int = 40) -> Axes:
-        """Draw histograms over each other, what was wrong below."""
+    def plot(self, ax: Axes | None = None, *, group: str | None = None, bins: int = 40) -> Axes:
+        """Draw histograms over each other, what was wrong below; of all rows, or of one group."""
         import matplotlib.pyplot as plt
 
+        groups = list(self.frame["group"].unique()) if "group" in self.frame else []
+        if group is not None and group not in groups:
+            known = ", ".join(groups[:20]) or "none; make it with from_history(by=...)"
+            raise BadInput(name="group", value=group, remedy=f"groups are {known}")
+        shown = self.frame if group is None else self.frame[self.frame["group"] == group]
         ax = plt.subplots()[1] if ax is None else ax
-        names = [name for name in ("wrong", "right", "not judged") if (self.frame["outcome"] == name).any()]
-        parts = [self.frame["confidence"][self.frame["outcome"] == name].dropna() for name in names]
+        names = [name for name in ("wrong", "right", "not judged") if (shown["outcome"] == name).any()]
+        parts = [shown["confidence"][shown["outcome"] == name].dropna() for name in names]
         colors = [{"wrong": "C1", "right": "C0", "not judged": "0.7"}[name] for name in names]
         ax.hist(parts, bins=np.linspace(0, 1, bins + 1).tolist(), stacked=True, color=colors, label=names)
         ax.set(xlabel="confidence", ylabel="rows")
-        ax.set_title("How sure the model was")
+        ax.set_title(
+            "How sure the model was" if group is None else f"How sure the model was: {group}", parse_math=False
+        )
         ax.legend()
         return ax
 
