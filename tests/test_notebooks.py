@@ -192,7 +192,7 @@ def test_lab_starts_a_jupyterlab_on_the_copies(tmp_path):
     finally:
         process.terminate()
         process.wait(30)
-    assert [file["name"] for file in listed["content"]] == [path.name for path in NOTEBOOKS]
+    assert {file["name"] for file in listed["content"]} == {path.name for path in NOTEBOOKS}
 
 
 def answer(url, process, log):
