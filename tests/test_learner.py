@@ -541,7 +541,8 @@ def test_the_holdout_is_a_fifth_at_least_two_hundred_never_over_half(moody, init
 def test_held_out_rows_and_audits_never_train_and_the_draw_stays(moody):
     learner = Learner(moody, min_samples=1)
     learner.add(table(np.arange(400.0)[:, None], np.arange(400) % 2, source="initial", outcome=None))
-    learner.add(table(np.arange(1000.0, 1050)[:, None], np.arange(50) % 2, source="audit", start=1000))
+    audits = table(np.arange(1000.0, 1050)[:, None], np.arange(50) % 2, source="audit", start=1000, audit_rate=0.02)
+    learner.add(audits)
     first = learner.fit(force=True)
     held = set(learner.holdout_rows["x0"])
     assert len(held) == 250
@@ -570,6 +571,63 @@ def test_a_row_that_becomes_an_audit_during_a_fit_does_not_join_the_holdout(mood
     learner.add(table([[1.0], [2.0]], [0, 1]))
     learner.fit(progress=lambda line: learner.add(table([[1.0]], [0], source="audit")))
     assert len(learner.holdout_rows) == 0
+
+
+def test_of_the_reviews_the_share_of_the_audits_is_held_back_the_same_after_a_restart_with_any_seed():
+    reviews = table(np.arange(4000.0)[:, None], np.arange(4000) % 2, audit_rate=0.05)
+    first = Learner(logistic(), min_samples=1)
+    first.add(reviews)
+    made = first.fit()
+    held = set(first.holdout_rows.index)
+    assert len(held) == pytest.approx(4000 * 0.05, abs=3 * (4000 * 0.05 * 0.95) ** 0.5)
+    assert held.isdisjoint(made.trained)
+    assert len(held) + len(made.trained) == 4000
+    second = Learner(logistic(), min_samples=1, seed=5)
+    second.resume(made, [])
+    second.add(reviews.iloc[::-1])
+    assert set(second.holdout_rows.index) == held
+
+
+@pytest.mark.parametrize("rate", [None, 0.0])
+def test_without_an_audit_rate_audits_are_no_evidence_and_all_reviews_train(rate):
+    learner = Learner(logistic())
+    learner.add(table(np.zeros((50, 1)), [0, 1] * 25, source="audit", audit_rate=rate))
+    learner.add(table(np.zeros((50, 1)), [0, 1] * 25, start=50, audit_rate=rate))
+    assert (len(learner.holdout_rows), learner.counted) == (0, 50)
+
+
+@pytest.mark.parametrize("source", ["audit", "human_review"])
+def test_where_audit_rates_change_each_row_counts_with_the_chance_of_the_least(source):
+    learner = Learner(logistic())
+    n = {0.2: 2000, 0.05: 8000} if source == "human_review" else {0.2: 2000, 0.05: 500}
+    for start, (rate, rows) in zip((0, 2000), n.items(), strict=True):
+        learner.add(table(np.zeros((rows, 1)), [0, 1] * (rows // 2), source, start=start, audit_rate=rate))
+    early = learner.holdout_rows.index < "t02000"
+    chance = 0.05 if source == "human_review" else 0.05 / 0.2
+    assert early.sum() == pytest.approx(2000 * chance, abs=3 * (2000 * chance) ** 0.5)
+    assert (~early).sum() == pytest.approx(n[0.05] * 0.05 if source == "human_review" else 500, abs=60)
+
+
+def test_more_audits_than_the_share_of_the_holdout_take_no_more_than_that_from_the_fit():
+    learner = Learner(logistic(), holdout=0.1)
+    learner.add(table(np.zeros((1000, 1)), [0, 1] * 500, audit_rate=1.0))
+    learner.add(table(np.zeros((1000, 1)), [0, 1] * 500, "audit", start=1000, audit_rate=1.0))
+    assert learner.counted == pytest.approx(900, abs=30)
+    assert len(learner.holdout_rows) == pytest.approx(200, abs=42)
+
+
+def test_an_audit_rate_that_is_known_only_later_counts_from_then_on():
+    learner, reviews = Learner(logistic()), table(np.zeros((400, 1)), [0, 1] * 200)
+    assert learner.sync(reviews) == learner.counted == 400
+    assert learner.sync(reviews.assign(audit_rate=0.1)) == 0
+    assert 0 < len(learner.holdout_rows) == 400 - learner.counted
+    assert "audit_rate" in learner.buffer.frame()
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, "often"])
+def test_an_audit_rate_outside_0_to_1_is_refused_by_task(rate):
+    with pytest.raises(BadInput, match=r"audit_rate.*t00000"):
+        Learner(logistic()).add(table([[0.0]], [0], audit_rate=rate))
 
 
 def test_the_draw_hangs_on_seed_and_ids_not_on_the_order_of_rows():
@@ -641,7 +699,7 @@ def test_a_fitted_estimator_is_the_champion_from_the_start():
 def test_a_label_seen_first_in_an_answer_counts_against_the_champion_and_is_learned():
     learner = cancer_learner()
     learner.promote(learner.fit())
-    held = learner.holdout_rows.head(10).reset_index().assign(label=2, source="audit", outcome="correct")
+    held = learner.holdout_rows.head(10).reset_index().assign(label=2, source="audit", outcome="correct", audit_rate=0.02)
     learner.add(held)
     learner.add(table(CANCER[320:450], np.full(130, 2), start=320))
     second = learner.fit()
@@ -655,14 +713,14 @@ def test_a_champion_of_numbers_is_compared_on_text_labels_as_equal():
     champion = LogisticRegression().fit(pd.DataFrame({"x0": [0.0, 1.0]}), [0, 1])
     learner = Learner(champion, rejects="label", min_samples=1)
     learner.add(table([[0.0], [1.0]] * 50, [0, 1] * 50))
-    learner.add(table([[0.0], [1.0]], [0, 1], source="audit", start=200))
+    learner.add(table([[0.0], [1.0]], [0, 1], source="audit", start=200, audit_rate=0.02))
     result = learner.compare(learner.fit())
     assert (result.n, result.difference) == (2, 0)
 
 
 def test_a_reject_among_the_audits_has_no_label_and_is_not_compared_on(moody):
     learner = Learner(moody)
-    learner.add(table([[1.0], [2.0]], [0, None], source="audit", outcome=["approve", "reject"]))
+    learner.add(table([[1.0], [2.0]], [0, None], source="audit", outcome=["approve", "reject"], audit_rate=0.02))
     assert len(learner.holdout_rows) == 1
 
 

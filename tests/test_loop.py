@@ -64,15 +64,28 @@ def test_answers_become_training_rows_with_their_raw_weight(cancer):
     assert rows["label"].tolist() == cancer["label"][250:300].tolist()
 
 
-def test_audits_join_the_holdout_and_never_train(cancer):
+def test_audits_and_the_same_share_of_the_reviews_join_the_holdout_and_never_train(cancer):
     loop = started(cancer, scaled())
-    held = len(loop.learner.holdout_rows)
-    decided = reviewed_by_truth(loop.queue, cancer[250:350], loop.learner, Policy(0.6, audit_rate=1.0, second_audit=0))
+    before = set(loop.learner.holdout_rows.index)
+    decided = reviewed_by_truth(loop.queue, cancer[250:], loop.learner, Policy(0.99, audit_rate=0.2, second_audit=0))
     loop.refresh()
-    audits = int((decided["status"] == "auto_approved").sum())
-    assert audits > 50
-    assert len(loop.learner.holdout_rows) == held + audits
-    assert loop.learner.counted == 100 - audits
+    asked = set(decided["task_id"][decided["status"] == "pending_review"])
+    audits = set(loop.queue.history().query("audit_uniform < audit_probability")["task_id"].astype(str))
+    joined = set(loop.learner.holdout_rows.index) - before
+    assert len(audits) > 5
+    assert joined - asked == audits
+    assert 0 < len(joined & asked) < len(asked) / 2  # a fifth of about 100
+    assert loop.learner.counted == len(asked - joined)
+    assert joined.isdisjoint(loop.learner.fit(force=True).trained)
+
+
+def test_reviews_of_a_policy_that_audits_nothing_all_train(cancer):
+    loop = started(cancer, scaled())
+    before = len(loop.learner.holdout_rows)
+    decided = reviewed_by_truth(loop.queue, cancer[250:], loop.learner, Policy(0.9, audit_rate=0))
+    loop.refresh()
+    assert len(loop.learner.holdout_rows) == before
+    assert loop.learner.counted == (decided["status"] == "pending_review").sum() > 0
 
 
 def test_too_few_answers_do_not_retrain(cancer):
@@ -187,9 +200,10 @@ def answered(loop, x, outcome="approve", label="a", **more):
 
 def audited(loop, inputs, **more):
     """Let a policy draw an audit of inputs that it passes, and approve it."""
-    policy = Policy(0.5, audit_rate=1.0, second_audit=0)
-    found = Orchestrator(queue=loop.queue, policy=policy).process(inputs, {"label": "a", "confidence": 0.9}, **more)
-    loop.queue.resolve(found["task_id"], "ann", "approve")
+    route = Orchestrator(queue=loop.queue, policy=Policy(0.5, audit_rate=0.2, second_audit=0)).process
+    while not (waiting := loop.queue.pending()):
+        route(inputs, {"label": "a", "confidence": 0.9}, **more)
+    loop.queue.resolve(waiting[0].task_id, "ann", "approve")
 
 
 def ids(loop):
@@ -297,10 +311,14 @@ x = np.arange(100.0)
 learner.add(pd.DataFrame({"task_id": [f"i{i}" for i in range(100)], "x": x, "label": x > 50, "source": "initial"}))
 loop = Loop(queue, learner, models=ModelStore(sys.argv[2]))
 loop.retrain(force=True)
-route = Orchestrator(queue=queue, policy=Policy(0.7, audit_rate=1.0, second_audit=0)).process
-for i in range(12):
-    found = route({"x": 8.0 * i}, {"label": 8 * i > 50, "confidence": 0.9 if i == 11 else 0.5})
-    queue.resolve(found["task_id"], "ann", "approve")
+route = Orchestrator(queue=queue, policy=Policy(0.7, audit_rate=0)).process
+for i in range(11):
+    route({"x": 8.0 * i}, {"label": 8 * i > 50, "confidence": 0.5})
+route = Orchestrator(queue=queue, policy=Policy(0.7, audit_rate=0.2, second_audit=0)).process
+while len(queue.pending()) < 12:
+    route({"x": 88.0}, {"label": True, "confidence": 0.9})
+for task in queue.pending():
+    queue.resolve(task.task_id, "ann", "approve")
 loop.refresh()
 learner.estimator = DummyClassifier(strategy="constant", constant=False)
 report = loop.retrain()

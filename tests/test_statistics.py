@@ -290,6 +290,20 @@ def test_training_rows_stand_as_they_stood(queue, clock):
         queue.training_frame(as_of=datetime(2026, 1, 1))
 
 
+def test_training_rows_name_the_audit_rate_of_the_policy_that_decided_about_them(queue, ask):
+    for rate in (1.0, 0.3, 0.0):
+        process = Orchestrator(queue=queue, policy=Policy(0.7, audit_rate=rate, second_audit=0)).process
+        process({"rate": rate}, {"label": "spam", "confidence": 0.5})
+    by_hand = ask(input_data={"audit_rate": 0.5})
+    for task in queue.pending():
+        queue.resolve(task.task_id, "ann", "approve")
+    frame = queue.training_frame().set_index("task_id")
+    decided = frame.drop(index=by_hand.task_id)
+    assert decided["audit_rate"].tolist() == decided["rate"].tolist() == [1.0, 0.3, 0.0]
+    assert frame.loc[by_hand.task_id, "input.audit_rate"] == 0.5
+    assert pd.isna(frame.loc[by_hand.task_id, "audit_rate"])
+
+
 def test_an_input_field_called_like_a_column_of_the_training_frame_is_kept(queue, ask):
     fields = dict.fromkeys(["task_id", "label", "confidence", "weight", "source", "outcome"], "mine")
     task = ask(input_data={**fields, "input.label": "theirs", "labels": "plain", "x.label": "too"})

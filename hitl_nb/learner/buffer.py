@@ -1,6 +1,7 @@
 """The labelled rows of a learner: one frame, checked before anything is stored.
 
-Its form is the training frame: task_id, features…, label, confidence, weight (raw), source, outcome.
+Its form is the training frame: task_id, features…, label, confidence, weight (raw), source, outcome; where they are
+known review_probability and audit_rate, too.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ Features = Sequence[str] | Callable[[pd.DataFrame], Any] | None
 Rejects = Literal["drop", "label"]
 
 #: columns that are never features
-RESERVED = ("task_id", "label", "confidence", "weight", "source", "outcome", "review_probability")
+RESERVED = ("task_id", "label", "confidence", "weight", "source", "outcome", "review_probability", "audit_rate")
 #: where a label can come from; audits are never trained on
 SOURCES = ("initial", "human_review", "audit", "adjudication")
 OUTCOMES = ("approve", "reject", "correct")
+#: how likely a row was to be seen: of itself, and of an automatic answer under the policy that decided about it
+_CHANCES = ["review_probability", "audit_rate"]
 #: column of the hashes; no text, because a field of the data may have any name
 HASH: Any = object()
 #: label of a rejected case where rejects are trained on
@@ -111,16 +114,18 @@ class Buffer:
 
     def frame(self) -> pd.DataFrame:
         """Return the rows in the form of a training frame; the probabilities come with it where one is known."""
-        known = RESERVED[1:] if self.rows["review_probability"].notna().any() else RESERVED[1:-1]
+        known = [name for name in RESERVED[1:] if name not in _CHANCES or self.rows[name].notna().any()]
         return self.rows.reset_index()[["task_id", *self.columns, *known]]
 
     def add(self, frame: pd.DataFrame) -> int:
         """Store checked rows; return how many were new or changed."""
         columns, rows = self._checked(frame)
-        rows[HASH] = row_hashes(rows.drop(columns="review_probability"))  # how a row was drawn makes it no other row
+        rows[HASH] = row_hashes(rows.drop(columns=_CHANCES))  # how a row was drawn makes it no other row
         rows = rows.drop_duplicates("task_id", keep="last").set_index("task_id")
         fresh = rows[~rows[HASH].isin(self.rows[HASH])]
         kept = self.rows.drop(index=fresh.index, errors="ignore")
+        if len(kept) and rows["audit_rate"].notna().any():  # a policy may come into the log after its first answers
+            kept = kept.assign(audit_rate=rows["audit_rate"].reindex(kept.index).fillna(kept["audit_rate"]))
         stored = pd.concat([kept, fresh]) if len(kept) and len(fresh) else kept if len(kept) else fresh
         _check_one_kind(stored)
         self.columns, self.rows = columns, stored
@@ -212,8 +217,8 @@ class Buffer:
 
 
 def _weighed(rows: pd.DataFrame) -> pd.DataFrame:
-    names = ("confidence", "weight", "review_probability")
-    confidence, weight, drawn = (pd.to_numeric(rows[name], errors="coerce").astype(float) for name in names)
+    names = ("confidence", "weight", *_CHANCES)
+    confidence, weight, drawn, rate = (pd.to_numeric(rows[name], errors="coerce").astype(float) for name in names)
     odd = (confidence.isna() & rows["confidence"].notna()) | (confidence < 0) | (confidence > 1)
     odd |= rows["confidence"].map(lambda value: isinstance(value, (str, bool, np.bool_)))
     _refuse(rows, "confidence", odd, "must be a number between 0 and 1, or NaN if unknown")
@@ -222,7 +227,35 @@ def _weighed(rows: pd.DataFrame) -> pd.DataFrame:
     _refuse(rows, "weight", ~((weight >= 0) & (weight < np.inf)), "must be finite and 0 or more")
     unlikely = ~((drawn > 0) & (drawn <= 1)) & rows["review_probability"].notna()
     _refuse(rows, "review_probability", unlikely, "must lie above 0 and be at most 1, or be missing")
-    return rows.assign(confidence=confidence, weight=weight, review_probability=drawn)
+    _refuse(rows, "audit_rate", ~rate.between(0, 1) & rows["audit_rate"].notna(), "must be 0 to 1, or be missing")
+    return rows.assign(confidence=confidence, weight=weight, review_probability=drawn, audit_rate=rate)
+
+
+def _draws(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Return a uniform draw for each task id (SipHash), the same in every process, whatever the seed of a learner."""
+    return pd.util.hash_array(rows.index.to_numpy(object), hash_key="held back answer", categorize=False) / 2.0**64
+
+
+def held_back(rows: pd.DataFrame, most: float) -> pd.Series[bool]:
+    """Say which answers of a queue never train: audits, and as large a share of the reviews as audits are drawn.
+
+    Parameters
+    ----------
+    most : share of the reviews that is held back at most, however many audits there are
+    """
+    return (rows["source"] == "audit") | (_draws(rows) < rows["audit_rate"].clip(upper=most))
+
+
+def as_drawn_at_random(rows: pd.DataFrame, most: float) -> pd.Series[bool]:
+    """Say which rows, of those that are held back, came with one and the same chance, whatever the model had said.
+
+    Where the audit rates are several that chance is the least of them, see `lab.history.History.sample`. An audit
+    without a known rate was chosen, so it is none of them; a row of no policy stands as it is.
+    """
+    rate, audit = rows["audit_rate"], rows["source"] == "audit"
+    usual = rate.clip(upper=most)
+    drawn = _draws(rows) * rate.where(audit, 1.0) < usual[usual > 0].min()
+    return drawn.where(usual > 0, ~audit)
 
 
 def data_hash(rows: pd.DataFrame) -> str:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hitl_nb.errors import BadInput, FitFailed, LearnerError, NotEnoughSamples, plain
 from hitl_nb.evidence import PairedComparison, compare_paired, inverse_confidence, spent, with_floor
-from hitl_nb.learner.buffer import HASH, Buffer, Features, Rejects, as_labels, as_text, data_hash
+from hitl_nb.learner.buffer import HASH, Buffer, Features, Rejects, as_drawn_at_random, as_labels, as_text, data_hash, held_back
 from hitl_nb.learner.challenger import Challenger, calibrated, continued, probabilities_of, warm_names
 from hitl_nb.learner.modal import WeightedActiveLearner
 from hitl_nb.learner.models import ModelRecord
@@ -69,7 +69,8 @@ class Learner:
     features : column names, a function of the feature columns that returns X, or None for every scalar column
     rejects : "drop" leaves rejected cases out of the fit; "label" trains them as label "rejected" (labels become text)
     holdout : share of the initial labels that is drawn for comparing models and never trained on: at least 200 rows
-        where that is at most half of them; drawn by id at the first fit and fixed then. Audit rows join it
+        where that is at most half of them; drawn by id at the first fit and fixed then. Of the answers of a queue a
+        random sample joins it: audits, and the same share of the reviews, at most this one (column audit_rate)
     seed : of every draw here, and of open random states of the estimator
     calibrate : bring the confidences of each new model in line with how often it is right, on the initial rows of the
         holdout: a model that was fitted to chosen rows is off on random ones. One temperature, so that no answer
@@ -134,7 +135,8 @@ class Learner:
 
         Columns: task_id, features…, label, source (initial, human_review, audit, adjudication), outcome (approve,
         reject, correct; may be missing for initial rows), confidence (missing: unknown), weight (missing: inverse
-        confidence). A row for a known task replaces it; the same row again changes nothing.
+        confidence), audit_rate (of the policy that decided; missing: never compared on). A row for a known task
+        replaces it; the same row again changes nothing.
 
         Raises
         ------
@@ -153,7 +155,7 @@ class Learner:
         with self._lock:
             changed = store(frame)
             rows = self.buffer.rows
-            self._held |= frozenset(rows.index[rows["source"] == "audit"]) - self._trained
+            self._held |= frozenset(rows.index[held_back(rows, self.holdout)]) - self._trained
             return changed
 
     def _trains(self, rows: pd.DataFrame, held: frozenset[str]) -> NDArray[np.bool_]:
@@ -190,7 +192,8 @@ class Learner:
     def holdout_rows(self) -> pd.DataFrame:
         """The rows that models are compared on: held out, and with a known label (a bare reject has none)."""
         rows = self.buffer.rows
-        return rows[rows.index.isin(self._with_holdout(rows)) & rows["label"].notna()].drop(columns=[HASH])
+        known = rows.index.isin(self._with_holdout(rows)) & rows["label"].notna()
+        return rows[known & as_drawn_at_random(rows, self.holdout)].drop(columns=[HASH])
 
     # -- models --------------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ _PAGE = 1000
 #: columns of a training frame beside the features
 _FACTS = ("task_id", "label", "confidence", "weight", "source", "outcome")
 #: names of input fields that would hide one of them, or a field renamed because of one
-_HIDES = re.compile(rf"\A(input\.)*({'|'.join(_FACTS)}|review_probability)\Z")
+_HIDES = re.compile(rf"\A(input\.)*({'|'.join(_FACTS)}|review_probability|audit_rate)\Z")
 #: types that keep the scalars of one kind as they were stored; gaps are NA
 _KINDS: dict[type, str] = {bool: "boolean", int: "Int64", float: "float64", str: "string"}
 #: how a text begins that a spreadsheet runs, and numbers, which it does not
@@ -112,7 +112,8 @@ def training_frame(tx: Transaction, as_of: datetime | None) -> pd.DataFrame:
     """Return the answers that hold as training rows, as they stood at a time.
 
     The features are the scalar input fields in stored order. One that is called like another column of the frame
-    (task_id, label, confidence, weight, source, outcome) stands under ``input.<name>``.
+    (task_id, label, confidence, weight, source, outcome, audit_rate) stands under ``input.<name>``. The last column,
+    ``audit_rate``, is there if a policy decided about a task: the share of its automatic answers that it has audited.
     """
     import pandas as pd
 
@@ -123,7 +124,16 @@ def training_frame(tx: Transaction, as_of: datetime | None) -> pd.DataFrame:
     lines = [_training_line(row, found, reviews[row.task_id, row.final or 0]) for row, found in kept]
     frame = pd.DataFrame(lines, columns=None if lines else _FACTS)
     features = [name for name in frame.columns if name not in _FACTS]
-    return frame[["task_id", *features, *_FACTS[1:]]]
+    frame, rates = frame[["task_id", *features, *_FACTS[1:]]], _audit_rates(tx, [row for row, _ in kept])
+    return frame.assign(audit_rate=rates) if any(rate is not None for rate in rates) else frame
+
+
+def _audit_rates(tx: Transaction, rows: list[TaskRow]) -> list[float | None]:
+    """Return for each task the audit rate of its policy, as logged; None where no policy decided about it."""
+    names = {row.policy for row in rows if row.audit_probability is not None}
+    logged = {name: tx.rows("known_policy", fingerprint=name) for name in names}
+    known = {name: float(parse(found[0][0])["policy"]["audit_rate"]) for name, found in logged.items() if found}
+    return [None if row.audit_probability is None else row.audit_probability or known.get(row.policy) for row in rows]
 
 
 def _training_line(row: TaskRow, found: dict[str, Any], review: dict[str, Any]) -> dict[str, Any]:
