@@ -36,7 +36,7 @@ def drawn(rng, n, worse, run, **facts):
 
 
 def traffic(rng, audits, rate, worse, run):
-    """Return the answers that people give to so much traffic that about so many of its automatic answers are audited."""
+    """Return the answers of people to so much traffic that about so many of its automatic answers are audited."""
     n = round(audits / (1 - ASKED) / rate)
     rows, asked = drawn(rng, n, worse, run, source=f"human_review at {rate}", audit_rate=rate)
     audited = ~asked & (rng.random(n) < rate)
@@ -44,7 +44,7 @@ def traffic(rng, audits, rate, worse, run):
 
 
 def promoted(audits, worse, runs, rates=(0.2,), rule=lambda rows: rows):
-    """Return how often a challenger is promoted on 400 initial labels, half of them held out, and on what came after."""
+    """Return how often a challenger is promoted on 200 rows of the initial labels and on what came after."""
     won = 0
     for run in range(runs):
         rng = np.random.default_rng((run, audits))
@@ -53,7 +53,7 @@ def promoted(audits, worse, runs, rates=(0.2,), rule=lambda rows: rows):
         learner.add(drawn(rng, 400, worse, run, source="initial")[0])
         for rate in rates if audits else ():
             learner.add(rule(traffic(rng, audits / len(rates), rate, worse, run)))
-        won += learner.compare(Challenger(model=Says("new"), version="v2"), floor=1.0).verdict == "promote"
+        won += learner.compare(Challenger(model=Says("new"), version="v2")).verdict == "promote"
     return won / runs
 
 
@@ -68,11 +68,11 @@ def audits_alone(rows):
 
 
 def test_a_challenger_worse_where_people_are_asked_is_promoted_in_at_most_one_in_twenty():
-    assert promoted(1000, 0.05, runs=60) <= limit(60)
+    assert promoted(2000, 0.05, runs=30) <= limit(30)
 
 
 def test_audits_alone_would_promote_it():
-    assert promoted(1000, 0.05, runs=60, rule=audits_alone) > 2 * limit(60)
+    assert promoted(2000, 0.05, runs=30, rule=audits_alone) > 2 * limit(30)
 
 
 def test_an_equal_challenger_is_promoted_on_the_same_rows():
@@ -80,8 +80,8 @@ def test_an_equal_challenger_is_promoted_on_the_same_rows():
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("audits", [0, 500, 1000, 2000])
+@pytest.mark.parametrize("audits", [0, 500, 2000])
 @pytest.mark.parametrize("worse", [0.02, 0.05])
-@pytest.mark.parametrize("rates", [(0.2,), (0.05,), (0.2, 0.05), (0.05, 0.5)])
+@pytest.mark.parametrize("rates", [(0.2,), (0.05, 0.5)])
 def test_the_promise_holds_at_every_size_and_where_rates_change(audits, worse, rates):
     assert promoted(audits, worse, 400, rates) <= limit(400)

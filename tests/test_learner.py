@@ -699,7 +699,9 @@ def test_a_fitted_estimator_is_the_champion_from_the_start():
 def test_a_label_seen_first_in_an_answer_counts_against_the_champion_and_is_learned():
     learner = cancer_learner()
     learner.promote(learner.fit())
-    held = learner.holdout_rows.head(10).reset_index().assign(label=2, source="audit", outcome="correct", audit_rate=0.02)
+    held = (
+        learner.holdout_rows.head(10).reset_index().assign(label=2, source="audit", outcome="correct", audit_rate=0.02)
+    )
     learner.add(held)
     learner.add(table(CANCER[320:450], np.full(130, 2), start=320))
     second = learner.fit()

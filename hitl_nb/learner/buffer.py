@@ -233,7 +233,8 @@ def _weighed(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _draws(rows: pd.DataFrame) -> NDArray[np.float64]:
     """Return a uniform draw for each task id (SipHash), the same in every process, whatever the seed of a learner."""
-    return pd.util.hash_array(rows.index.to_numpy(object), hash_key="held back answer", categorize=False) / 2.0**64
+    hashes = pd.util.hash_array(rows.index.to_numpy(object), hash_key="held back answer", categorize=False)
+    return np.asarray(hashes / 2.0**64)
 
 
 def held_back(rows: pd.DataFrame, most: float) -> pd.Series[bool]:
@@ -254,7 +255,7 @@ def as_drawn_at_random(rows: pd.DataFrame, most: float) -> pd.Series[bool]:
     """
     rate, audit = rows["audit_rate"], rows["source"] == "audit"
     usual = rate.clip(upper=most)
-    drawn = _draws(rows) * rate.where(audit, 1.0) < usual[usual > 0].min()
+    drawn: pd.Series[bool] = _draws(rows) * rate.where(audit, 1.0) < usual[usual > 0].min()
     return drawn.where(usual > 0, ~audit)
 
 

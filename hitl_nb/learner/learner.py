@@ -18,7 +18,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from hitl_nb.errors import BadInput, FitFailed, LearnerError, NotEnoughSamples, plain
 from hitl_nb.evidence import PairedComparison, compare_paired, inverse_confidence, spent, with_floor
-from hitl_nb.learner.buffer import HASH, Buffer, Features, Rejects, as_drawn_at_random, as_labels, as_text, data_hash, held_back
+from hitl_nb.learner.buffer import (
+    HASH,
+    Buffer,
+    Features,
+    Rejects,
+    as_drawn_at_random,
+    as_labels,
+    as_text,
+    data_hash,
+    held_back,
+)
 from hitl_nb.learner.challenger import Challenger, calibrated, continued, probabilities_of, warm_names
 from hitl_nb.learner.modal import WeightedActiveLearner
 from hitl_nb.learner.models import ModelRecord
@@ -257,8 +267,8 @@ class Learner:
         """Compare a challenger with the champion on the holdout; each call is one look and spends a part of `level`.
 
         However often it is called: that a challenger worse than its champion by more than `margin` is ever promoted
-        has a chance of at most 1 - `level`, as long as nothing is fitted to the holdout (`spent`). No class with enough
-        rows may lose more than `floor` (`with_floor`).
+        has a chance of at most 1 - `level`, as long as nothing is fitted to the holdout (`spent`) and people answer all
+        that is asked. No class with enough rows may lose more than `floor` (`with_floor`).
 
         Raises
         ------

@@ -124,8 +124,9 @@ def training_frame(tx: Transaction, as_of: datetime | None) -> pd.DataFrame:
     lines = [_training_line(row, found, reviews[row.task_id, row.final or 0]) for row, found in kept]
     frame = pd.DataFrame(lines, columns=None if lines else _FACTS)
     features = [name for name in frame.columns if name not in _FACTS]
-    frame, rates = frame[["task_id", *features, *_FACTS[1:]]], _audit_rates(tx, [row for row, _ in kept])
-    return frame.assign(audit_rate=rates) if any(rate is not None for rate in rates) else frame
+    frame = frame[["task_id", *features, *_FACTS[1:]]]
+    rates = pd.Series(_audit_rates(tx, [row for row, _ in kept]), index=frame.index, dtype=float)
+    return frame.assign(audit_rate=rates) if rates.notna().any() else frame
 
 
 def _audit_rates(tx: Transaction, rows: list[TaskRow]) -> list[float | None]:
