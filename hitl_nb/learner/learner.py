@@ -18,18 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from hitl_nb.errors import BadInput, FitFailed, LearnerError, NotEnoughSamples, plain
 from hitl_nb.evidence import PairedComparison, compare_paired, inverse_confidence, spent, with_floor
-from hitl_nb.learner.buffer import (
-    HASH,
-    Buffer,
-    Features,
-    Rejects,
-    as_drawn_at_random,
-    as_labels,
-    as_text,
-    data_hash,
-    held_back,
-)
+from hitl_nb.learner.buffer import HASH, Buffer, Features, Rejects, as_labels, as_text, data_hash
 from hitl_nb.learner.challenger import Challenger, calibrated, continued, probabilities_of, warm_names
+from hitl_nb.learner.holdout import at_random, held_back
 from hitl_nb.learner.modal import WeightedActiveLearner
 from hitl_nb.learner.models import ModelRecord
 from hitl_nb.learner.pool import Asking, choose
@@ -203,7 +194,7 @@ class Learner:
         """The rows that models are compared on: held out, and with a known label (a bare reject has none)."""
         rows = self.buffer.rows
         known = rows.index.isin(self._with_holdout(rows)) & rows["label"].notna()
-        return rows[known & as_drawn_at_random(rows, self.holdout)].drop(columns=[HASH])
+        return rows[known & at_random(rows, self.holdout)].drop(columns=[HASH])
 
     # -- models --------------------------------------------------------------------------------------------------------
 
