@@ -300,7 +300,14 @@ def test_a_frame_that_is_none_and_features_that_describe_the_label_are_refused()
 
 @pytest.mark.parametrize(
     "options",
-    [{"strategy": "best"}, {"weighting": "loud"}, {"rejects": "keep"}, {"holdout": 0.7}, {"min_samples": 0}],
+    [
+        {"strategy": "best"},
+        {"weighting": "loud"},
+        {"rejects": "keep"},
+        {"holdout": 0.7},
+        {"held_reviews": 1.1},
+        {"min_samples": 0},
+    ],
 )
 def test_options_that_are_none_are_refused(options):
     with pytest.raises(BadInput):
@@ -609,11 +616,18 @@ def test_where_audit_rates_change_each_row_counts_with_the_chance_of_the_least(s
 
 
 def test_more_audits_than_the_share_of_the_holdout_take_no_more_than_that_from_the_fit():
-    learner = Learner(logistic(), holdout=0.1)
+    learner = Learner(logistic(), held_reviews=0.1)
     learner.add(table(np.zeros((1000, 1)), [0, 1] * 500, audit_rate=1.0))
     learner.add(table(np.zeros((1000, 1)), [0, 1] * 500, "audit", start=1000, audit_rate=1.0))
     assert learner.counted == pytest.approx(900, abs=30)
     assert len(learner.holdout_rows) == pytest.approx(200, abs=42)
+
+
+def test_where_no_reviews_may_be_held_back_audits_are_no_evidence_either():
+    learner = Learner(logistic(), held_reviews=0)
+    learner.add(table(np.zeros((100, 1)), [0, 1] * 50, audit_rate=0.5))
+    learner.add(table(np.zeros((100, 1)), [0, 1] * 50, "audit", start=100, audit_rate=0.5))
+    assert (learner.counted, len(learner.holdout_rows)) == (100, 0)
 
 
 def test_an_audit_rate_that_is_known_only_later_counts_from_then_on():

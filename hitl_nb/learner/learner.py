@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hitl_nb.errors import BadInput, FitFailed, LearnerError, NotEnoughSamples, plain
 from hitl_nb.evidence import PairedComparison, compare_paired, inverse_confidence, spent, with_floor
+from hitl_nb.evidence.check import within
 from hitl_nb.learner.buffer import HASH, Buffer, Features, Rejects, as_labels, as_text, data_hash
 from hitl_nb.learner.challenger import Challenger, calibrated, continued, probabilities_of, warm_names
 from hitl_nb.learner.holdout import at_random, held_back
@@ -70,13 +71,14 @@ class Learner:
     features : column names, a function of the feature columns that returns X, or None for every scalar column
     rejects : "drop" leaves rejected cases out of the fit; "label" trains them as label "rejected" (labels become text)
     holdout : share of the initial labels that is drawn for comparing models and never trained on: at least 200 rows
-        where that is at most half of them; drawn by id at the first fit and fixed then. Of the answers of a queue a
-        random sample joins it: audits, and the same share of the reviews, at most this one (column audit_rate)
+        where that is at most half of them; drawn by id at the first fit and fixed then
     seed : of every draw here, and of open random states of the estimator
     calibrate : bring the confidences of each new model in line with how often it is right, on the initial rows of the
         holdout: a model that was fitted to chosen rows is off on random ones. One temperature, so that no answer
         changes (Guo 2017, arXiv 1706.04599); scikit-learn 1.8 or later
     warm : begin a fit at the model in use, where the estimator has ``warm_start`` and the classes are the same
+    held_reviews : share of a queue's reviews that is held back at most: as many as are audited of the automatic answers
+        (column audit_rate) join the holdout beside the audits; at 0 neither do, and all reviews train
 
     Examples
     --------
@@ -93,7 +95,7 @@ class Learner:
     def __init__(
         self, estimator: Any, strategy: str | Strategy = "margin", weighting: str | Weighting = "inverse_confidence",
         min_samples: int = 500, features: Features = None, rejects: Rejects = "drop", holdout: float = 0.2,
-        seed: int = 0, calibrate: bool = False, warm: bool = False,
+        seed: int = 0, calibrate: bool = False, warm: bool = False, held_reviews: float = 0.2,
     ) -> None:  # fmt: skip
         if not hasattr(estimator, "predict_proba"):
             remedy = "needs predict_proba; wrap it in sklearn.calibration.CalibratedClassifierCV"
@@ -110,7 +112,7 @@ class Learner:
         if warm and not warm_names(estimator):
             raise BadInput(name="warm", value=type(estimator).__name__, remedy="has no warm_start; leave it at False")
         self.estimator, self.min_samples, self.holdout, self.seed = estimator, min_samples, holdout, seed
-        self.calibrate, self.warm = calibrate, warm
+        self.calibrate, self.warm, self.held_reviews = calibrate, warm, within("held_reviews", held_reviews)
         self.buffer = Buffer(features, rejects)
         #: the model in use; None until the first promotion
         self.champion = Challenger(model=estimator, version="v1") if _is_fitted(estimator) else None
@@ -156,7 +158,7 @@ class Learner:
         with self._lock:
             changed = store(frame)
             rows = self.buffer.rows
-            self._held |= frozenset(rows.index[held_back(rows, self.holdout)]) - self._trained
+            self._held |= frozenset(rows.index[held_back(rows, self.held_reviews)]) - self._trained
             return changed
 
     def _trains(self, rows: pd.DataFrame, held: frozenset[str]) -> NDArray[np.bool_]:
@@ -194,7 +196,7 @@ class Learner:
         """The rows that models are compared on: held out, and with a known label (a bare reject has none)."""
         rows = self.buffer.rows
         known = rows.index.isin(self._with_holdout(rows)) & rows["label"].notna()
-        return rows[known & at_random(rows, self.holdout)].drop(columns=[HASH])
+        return rows[known & at_random(rows, self.held_reviews)].drop(columns=[HASH])
 
     # -- models --------------------------------------------------------------------------------------------------------
 
