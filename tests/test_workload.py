@@ -81,8 +81,8 @@ def test_the_mean_wait_is_that_of_theory(people, load):
     gaps = rng.exponential(seconds / people / load, n) / 60
     took = rng.exponential(seconds, 5000)
     rows = arrivals(np.cumsum(gaps), reviewer="ann")
-    rows["claimed_at"] = rows["at_time"].max() + pd.to_timedelta(np.cumsum(np.resize(took, n)), unit="s")
-    rows["reviewed_at"] = rows["claimed_at"] + pd.to_timedelta(np.resize(took, n), unit="s")
+    rows["reviewed_at"] = rows["at_time"].max() + pd.to_timedelta(np.cumsum(np.resize(took, n)), unit="s")
+    rows["claimed_at"] = rows["reviewed_at"] - pd.to_timedelta(np.resize(took, n), unit="s")
     found = workload(ALL, rows, Staff(reviewers=people))
     offered = people * load
     terms = [offered**k / np.prod(np.arange(1, k + 1)) for k in range(people + 1)]
