@@ -168,9 +168,12 @@ def test_the_estimate_is_of_what_went_through_and_says_so_in_a_sentence():
     assert (found.automatic, found.threshold, found.waiting) == (through.sum(), None, 0)
     said = (
         f"{100 * through.mean():.0f} % go through without a person; with 95 % confidence reviewers would disagree with"
-        f" at most {100 * found.disagreement.high:.1f} % of those ({len(judged):,} audited of {through.sum():,})."
+        f" at most {100 * found.at_most:.1f} % of those ({len(judged):,} audited of {through.sum():,})."
     )
     assert str(found) == said
+    assert found.at_most == clopper_pearson(int(judged["wrong"].sum()), len(judged), 0.9).high  # one end alone, at 95 %
+    always = estimate_risk(rows, "always_valid")
+    assert always.at_most == always.disagreement.high  # its ends hold together or not at all
     assert "corrected: the true error rate cannot be said: needs about 10 double audits" in repr(found._table())
 
 
@@ -179,11 +182,13 @@ def test_double_audits_add_reviewers_error_and_the_corrected_risk():
     n, wrong = found.disagreement.n, round(found.disagreement.n * found.disagreement.estimate)
     assert found.corrected == corrected_risk(wrong, n, 19, 200)
     assert found.reviewer.estimate == pytest.approx(0.05, abs=1e-3)
-    assert f"corrected for reviewer error: {100 * found.corrected.high:.1f} %" in str(found)
+    assert f"corrected for reviewer error: {100 * found.corrected_at_most:.1f} %" in str(found)
+    assert found.corrected_at_most == corrected_risk(wrong, n, 19, 200, 0.9).high
     assert "cannot be said" in estimate_risk(logged(), twice=(100, 200)).unknown
     always = estimate_risk(logged(), "always_valid", twice=(19, 200))
     assert always.corrected == corrected(always_valid(wrong, n, 0.975), always_valid(19, 200, 0.975), 0.95)
     assert always.corrected.high > found.corrected.high
+    assert always.corrected_at_most == always.corrected.high
 
 
 @pytest.mark.parametrize("method", ["clopper_pearson", "horvitz_thompson", "hajek", "ppi", "always_valid"])
@@ -205,7 +210,64 @@ def test_audits_that_wait_do_not_lower_the_estimate():
         found = estimate_risk(late, method)
         assert holds(found.disagreement, 0.2)
         assert found.waiting > 0
-    assert "drawn audits wait still" in repr(found._table())
+    assert "that were to be judged wait still" in repr(found._table())
+    assert f"{found.waiting:,} wait still and count as like these)" in str(found)
+
+
+@pytest.mark.parametrize("method", ["clopper_pearson", "hajek", "horvitz_thompson", "ppi"])
+def test_a_backlog_of_audits_lowers_no_estimate_in_which_reviews_count_too(method):
+    held = []
+    for seed in range(40):
+        rows = logged(n=20_000, seed=seed, risk=0.06, audit_rate=0.05).assign(reviewed=lambda f: f["confidence"] < 0.85)
+        rng = np.random.default_rng([seed, 1])
+        safe = rng.random(len(rows)) < 0.005
+        wrong = np.where(rows["reviewed"], safe, rows["wrong"])
+        answered = rows["reviewed"] | (rng.random(len(rows)) < 0.3)
+        late = rows.assign(wrong=pd.array(np.where(answered, wrong, None), dtype="boolean"))
+        among = rows["confidence"] >= 0.5
+        truth = np.where(rows["reviewed"], 0.005, 0.06)[among].mean()
+        held.append(estimate_risk(late, method, threshold=0.5, level=0.9).disagreement.high >= truth)
+    assert covers(held, 0.95)
+
+
+def test_reviews_that_wait_count_as_waiting_and_not_as_gone_through():
+    rows = logged(n=4000)
+    below = (rows["confidence"] < 0.85).to_numpy()
+    late = rows.assign(wrong=rows["wrong"].mask(below & (rows.index % 2 == 0)))
+    found = estimate_risk(late)
+    assert (found.automatic, found.waiting) == ((~below).sum(), 0)
+    assert found.disagreement == estimate_risk(rows).disagreement
+    assert (
+        estimate_risk(late, threshold=0.5).waiting
+        == (below & (rows.index % 2 == 0) & (rows["confidence"] >= 0.5)).sum()
+    )
+
+
+def test_where_all_audits_wait_no_reviews_stand_in_for_them():
+    rows = logged()
+    late = rows.assign(wrong=rows["wrong"].mask(rows["confidence"] >= 0.85))
+    with pytest.raises(EvidenceError, match=r"no judged row among .* with review_probability 0.1: .* wait still"):
+        estimate_risk(late, threshold=0.5)
+
+
+def test_weights_far_apart_hold_by_horvitz_thompson_and_make_hajek_doubtful():
+    held, said = {"hajek": [], "horvitz_thompson": []}, set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        sure, uniform = rng.beta(8, 0.8, 3000), rng.random(3000)
+        risk, through = np.where(sure > 0.9, 0.015, 0.03), sure >= 0.85
+        rows = {
+            "confidence": sure, "wrong": np.where(~through | (uniform < 0.02), rng.random(3000) < risk, np.nan),
+            "review_probability": np.where(through, 0.02, 1.0),
+        }  # fmt: skip
+        for method, each in held.items():
+            found = estimate_risk(rows, method, threshold=0.5, level=0.9)
+            each.append(found.disagreement.high >= risk[sure >= 0.5].mean())
+            said.add((method, found.doubt is not None))
+    assert covers(held["horvitz_thompson"], 0.95)
+    assert not covers(held["hajek"], 0.95)
+    assert said == {("hajek", True), ("horvitz_thompson", False)}
+    assert estimate_risk(logged(), "hajek").doubt is None
 
 
 def test_what_cannot_be_said_is_refused():
@@ -271,6 +333,27 @@ def test_every_row_has_its_chance_and_they_sum_to_the_budget():
                 {"confidence": [0.5], "budget": 1, "floor": 0}):  # fmt: skip
         with pytest.raises(BadInput):
             choose_audits(**bad)
+
+
+def test_rows_that_an_active_audit_was_sure_to_draw_count_too():
+    sure = np.where(np.arange(400) % 10 == 0, 0.55, 0.995)
+    chosen = choose_audits(sure, 150)
+    wrong = np.where(chosen.pop("drawn"), sure < 0.6, np.nan)
+    assert (chosen["review_probability"] == 1).sum() == 40
+    for method in ("hajek", "horvitz_thompson"):
+        found = estimate_risk(chosen.assign(confidence=sure, wrong=wrong), method)
+        assert found.automatic == 400
+        assert holds(found.disagreement, 0.1)
+
+
+def test_an_active_audit_whose_answers_wait_is_weighed_by_those_that_came():
+    rows = pd.DataFrame({"confidence": np.random.default_rng(3).beta(8, 0.8, 8000)})
+    chosen, rng = choose_audits(rows["confidence"], 2000, seed=2), np.random.default_rng(4)
+    came = chosen.pop("drawn") & (rng.random(8000) < 0.3)
+    found = estimate_risk(
+        chosen.assign(**rows, wrong=np.where(came, rng.random(8000) < 0.2, np.nan)), "horvitz_thompson"
+    )
+    assert holds(found.disagreement, 0.2)
 
 
 def test_a_stored_active_audit_is_estimated_from_its_chances():

@@ -76,6 +76,9 @@ def test_labels_serve_where_nothing_says_wrong():
         ({"wrong": [True], "review_probability": [0.0]}, "review_probability in row 0 = 0.0: cannot be"),
         ({"wrong": [True], "review_probability": [None]}, "review_probability in row 0"),
         ({"wrong": [None], "review_probability": [1.5]}, "review_probability in row 0"),
+        ({"hard": ["False"]}, "hard in row 0 = 'False': is no number"),
+        ({"audit_uniform": ["x"]}, "audit_uniform in row 0 = 'x': is no number"),
+        ({"audit_probability": [1.5]}, "audit_probability in row 0"),
         ({"task_id": ["a", "a"]}, "task_id = 'a': stands there twice"),
     ],
 )
@@ -122,6 +125,50 @@ def test_what_nobody_could_have_judged_says_nothing():
         read(frame(confidence=[], wrong=[])).evidence()
 
 
+def test_a_backlog_lowers_the_chance_of_the_rows_that_had_the_same():
+    audits = {"audit_uniform": [0.5] * 4 + [0.05] * 4, "audit_probability": [0.0] * 4 + [0.1] * 4}
+    wrong = [False, False, None, True, False, None, None, None]
+    rows = read(frame(wrong=wrong, review_probability=[1.0] * 4 + [0.1] * 4, **audits))
+    assert rows.probability == pytest.approx([0.75] * 4 + [0.025] * 4)
+    assert rows.logged.tolist() == [1.0] * 4 + [0.1] * 4
+    assert rows.asked.tolist() == [True] * 4 + [False] * 4
+    assert rows.waiting.tolist() == [False, False, True, False, False, True, True, True]
+
+
+def test_evidence_with_a_backlog_is_a_simple_random_sample_all_the_same():
+    rng, shares = np.random.default_rng(3), []
+    for seed in range(200):
+        confidence, uniform = rng.random(2000), rng.random(2000)
+        through = confidence >= 0.5
+        wrong = rng.random(2000) < np.where(through, 0.6, 0.1)
+        came = ~through | ((uniform < 0.2) & (rng.random(2000) < 0.25))
+        rows = frame(
+            confidence=confidence, wrong=np.where(came, wrong, None), review_probability=np.where(through, 0.2, 1.0),
+            audit_uniform=uniform, audit_probability=np.where(through, 0.2, 0.0),
+        )  # fmt: skip
+        evidence = read(rows).evidence(seed)
+        shares.append([evidence.probability, (evidence.confidence < 0.5).mean(), evidence.wrong.mean()])
+    assert np.mean(shares, axis=0) == pytest.approx([0.05, 0.5, 0.35], abs=0.015)
+
+
+def test_times_of_text_are_read_and_what_is_no_time_is_refused():
+    rows = frame(wrong=[False] * 40, at_time=[f"2026-01-05 {h:02d}:00" for h in range(20)] * 2)
+    assert read(rows).pace == pytest.approx(40 / 19)
+    for times in ([1, 2], ["soon", "later"]):
+        with pytest.raises(BadInput, match="at_time = .*: holds what is no time"):
+            check(frame(wrong=[False] * 2).assign(at_time=times))
+
+
+def test_categories_that_differ_are_compared_as_labels():
+    rows = {"confidence": [0.9, 0.8], "prediction": pd.Categorical(["a", "b"]), "label": pd.Categorical(["a", "a"])}
+    assert read(pd.DataFrame(rows)).wrong.tolist() == [0.0, 1.0]
+
+
+def test_a_column_that_stands_there_twice_is_refused():
+    with pytest.raises(BadInput, match="'confidence': is the name of two columns"):
+        read(pd.DataFrame([[0.9, 0.8, 0]], columns=["confidence", "confidence", "wrong"]))
+
+
 # -- what can be concluded ---------------------------------------------------------------------------------------------
 
 
@@ -150,6 +197,9 @@ def test_a_check_says_what_is_missing_or_that_a_promise_can_be_made():
     assert check(rows).conclusions[0].endswith("110 more judged rows without an error, 220 rows more at p=0.5")
     paced = rows.assign(at_time=pd.date_range("2026-01-05", periods=40, freq="1h", tz="UTC"))  # 40 rows in 39 hours
     assert check(paced).conclusions[0].endswith("220 rows more at p=0.5, about 8.9 days at the pace of this history")
+    rare = rows.assign(review_probability=[0.0005] * 2 + [0.5] * 38)
+    assert "leave out the 2 rows with review_probability below 0.5" in check(rare).conclusions[1]
+    assert "38 rows remain" in check(rare).conclusions[1]
     unseen = frame(wrong=[True, None], review_probability=[1.0, 0.0])
     assert "1 rows had no chance of being judged" in check(unseen).conclusions[0]
     assert "no promise yet" in check(frame(confidence=[None], wrong=[True])).conclusions[0]

@@ -102,8 +102,9 @@ def choose_audits(confidence: ArrayLike, budget: int, *, floor: float = 0.25, se
 
     A row is drawn with a chance in proportion to how much its outcome is expected to scatter, which is the root of
     c (1 - c) at confidence c (Neyman 1934; Kossen and others 2021, arXiv 2103.05331); where confidences say nothing, a
-    part is drawn evenly. What is estimated from it must weigh by these chances: ``estimate_risk(..., method="hajek")``
-    on the rows with ``review_probability`` set to them; a plain mean is far off.
+    part is drawn evenly. What is estimated from it must weigh by these chances: store the columns with the rows, and
+    ask ``estimate_risk(..., method="horvitz_thompson")``, or ``"hajek"``, which is narrower, of such rows alone; a
+    plain mean is far off.
 
     Parameters
     ----------
@@ -117,7 +118,8 @@ def choose_audits(confidence: ArrayLike, budget: int, *, floor: float = 0.25, se
     Returns
     -------
     DataFrame
-        A line a row: ``review_probability``, ``audit_uniform``, ``drawn``; to be stored with the rows.
+        A line a row: ``review_probability``, ``audit_probability`` (the same: no rule asked), ``audit_uniform``,
+        ``drawn``; to be stored with the rows.
 
     Examples
     --------
@@ -136,7 +138,9 @@ def choose_audits(confidence: ArrayLike, budget: int, *, floor: float = 0.25, se
     spread = spread / spread.mean() if spread.any() else np.ones(len(sure))
     chance = _up_to_one((1 - even) * spread + even, wanted)
     uniform = np.random.default_rng(seed).random(len(sure))
-    columns: dict[str, Any] = {"review_probability": chance, "audit_uniform": uniform, "drawn": uniform < chance}
+    columns: dict[str, Any] = {
+        "review_probability": chance, "audit_probability": chance, "audit_uniform": uniform, "drawn": uniform < chance,
+    }  # fmt: skip
     return pd.DataFrame(columns, index=confidence.index if isinstance(confidence, pd.Series) else None)
 
 

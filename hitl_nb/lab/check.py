@@ -34,6 +34,8 @@ class Check(Shows):
     probability: float
     #: what is promised: risk and confidence level, shares
     promise: tuple[float, float]
+    #: chance below which rows are rare and cost most of the sample, those rows, and the sample without them; None: none
+    rare: tuple[float, int, int] | None = None
     #: rows an hour; NaN where no times tell
     pace: float = math.nan
 
@@ -53,6 +55,12 @@ class Check(Shows):
             what = f", {rows:,.0f} rows more at p={self.probability:g}" if self.probability < 1 else ""
             what += f", about {rows / self.pace / 24:.2g} days at the pace of this history" if self.pace > 0 else ""
             found.append(f"no promise yet ({promise}): it needs {more:,} more judged rows without an error{what}")
+        if self.rare:
+            below, n, left = self.rare
+            found.append(
+                f"or leave out the {n:,} rows with review_probability below {below:g}, of which nothing is said then:"
+                f" {left:,} rows remain as a random sample"
+            )
         if self.waiting:
             found.append(
                 f"{self.waiting:,} rows that were to be judged wait still; what is said here holds if they are like the"
@@ -86,20 +94,21 @@ def check(history: Any, target_risk: float = 0.02, confidence_level: float = 0.9
     delta = 1 - within("confidence_level", confidence_level, inside=True)
     needed = rows_needed(within("target_risk", target_risk, inside=True), delta) + 1
     chance = rows.probability[rows.open]
-    carries = bool(len(chance)) and chance.min() > 0
+    carries = bool(len(chance)) and chance.min() > 0  # else nothing is known of some, or waits
     evidence = rows.evidence(seed) if carries else None
     return Check(
-        rows=len(rows), judged=int(rows.judged.sum()), hard=int((~rows.open).sum()), waiting=int(waiting(rows).sum()),
-        unseen=int((chance <= 0).sum()), sample=0 if evidence is None else len(evidence), needed=needed,
+        rows=len(rows), judged=int(rows.judged.sum()), hard=int((~rows.open).sum()), waiting=int(rows.waiting.sum()),
+        unseen=int((rows.logged[rows.open] <= 0).sum()), sample=0 if evidence is None else len(evidence), needed=needed,
         probability=1.0 if evidence is None else evidence.probability, promise=(target_risk, confidence_level),
-        pace=rows.pace,
+        rare=_rare(rows, len(evidence or ()), seed), pace=rows.pace,
     )  # fmt: skip
 
 
-def waiting(rows: History) -> Any:
-    """Return the rows that were to be judged, by a rule or a drawn audit, and are not."""
-    frame, due = rows.frame, rows.probability >= 1
-    if {"audit_uniform", "audit_probability"} <= set(frame):
-        drawn = [frame[name].to_numpy(np.float64, na_value=np.nan) for name in ("audit_uniform", "audit_probability")]
-        due = due | (drawn[0] < drawn[1])
-    return due & ~rows.judged
+def _rare(rows: History, kept: int, seed: int) -> tuple[float, int, int] | None:
+    """Return what is gained without the few rows that were least likely to be judged, where it doubles the sample."""
+    if not rows.open.any():
+        return None
+    below = float(np.quantile(rows.logged[rows.open], 0.05, method="higher"))
+    part = rows[rows.open & (rows.logged >= below)]
+    left = int(part.sample(seed)[0].sum()) if (part.probability > 0).all() else 0
+    return (below, int(rows.open.sum()) - len(part), left) if left > 2 * kept else None

@@ -48,11 +48,13 @@ class DriftState:
 class DriftAlarm(Shows):
     """Fires when the automatic part is wrong more often than promised, or when confidences are others than before.
 
-    Fed with rows as they come. It fires wrongly, over the whole of an endless stream, with a chance of at most
-    ``1 - level``, however often one looks (Ville 1939); with a reference, half of that is kept for each of the two
-    kinds. Errors: bets begun anew at each case (Shin, Ramdas and Rinaldo 2022, arXiv 2203.03532). Confidences: bets on
-    their ranks among all before them, which are uniform while rows come in no order (conformal test martingale, Vovk
-    and others 2021, arXiv 2102.10439); a rhythm of days or weeks is a change too.
+    Feed rows once they are judged: what is judged after its feed never counts, so a day's rows fed that night leave out
+    all answers of the next day; the surest way is a new alarm on the whole history. It fires wrongly, over the whole of
+    an endless stream, with a chance of at most ``1 - level``, however often one looks (Ville 1939); with a reference,
+    half of that is kept for each of the two kinds. Errors: bets begun anew at each case (Shin, Ramdas and Rinaldo 2022,
+    arXiv 2203.03532). Confidences: bets on their ranks among all before them, which are uniform while rows come in no
+    order (conformal test martingale, Vovk and others 2021, arXiv 2102.10439); a rhythm of days or weeks is a change
+    too.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+#: groups of about one chance in which it is counted how many answers came
+_GROUPS = 16
+#: columns in which truth values may stand
+_FLAGS = ("wrong", "hard")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class History:
@@ -26,8 +31,15 @@ class History:
     confidence: Floats
     #: 1.0 wrong, 0.0 right, NaN while nobody has judged it
     wrong: Floats
-    #: chance with which a row was to be judged; 0 where it never could be
+    #: chance with which a row was judged by now: `logged`, times the share of the answers that came of those that were
+    #: to come, among the rows of that chance; 0 where there is none
     probability: Floats
+    #: chance with which a row was to be judged, as logged; 0 where it never could be
+    logged: Floats
+    #: whether a rule asked a person; the others went through, audited or not
+    asked: Bools
+    #: whether it was to be judged, by a rule or a drawn audit, and is not
+    waiting: Bools
     #: whether a hard rule sent it to a person, whatever its confidence
     hard: Bools
     #: the frame that it was read from
@@ -36,12 +48,10 @@ class History:
     def __len__(self) -> int:
         return len(self.confidence)
 
-    def __getitem__(self, some: Bools) -> History:
-        """Return some of the rows, by a mask."""
-        return History(
-            confidence=self.confidence[some], wrong=self.wrong[some], probability=self.probability[some],
-            hard=self.hard[some], frame=self.frame[some],
-        )  # fmt: skip
+    def __getitem__(self, some: Bools | NDArray[np.intp]) -> History:
+        """Return some of the rows, by a mask or by their positions in another order."""
+        each = {name: getattr(self, name)[some] for name in self.__slots__ if name != "frame"}
+        return replace(self, frame=self.frame.iloc[some], **each)
 
     @property
     def judged(self) -> Bools:
@@ -56,11 +66,25 @@ class History:
     @property
     def pace(self) -> float:
         """Rows an hour by their ``at_time``; NaN where no times tell."""
-        if "at_time" not in self.frame or len(self) < 2:
-            return float("nan")
-        times = self.frame["at_time"]
-        hours = (times.max() - times.min()).total_seconds() / 3600
+        times = self.times("at_time")
+        hours = 0.0 if times is None or np.isnan(times).all() else float(np.nanmax(times) - np.nanmin(times)) / 3600
         return len(self) / hours if hours > 0 else float("nan")
+
+    def times(self, name: str) -> Floats | None:
+        """Return a column of times in seconds, NaN where there is none; None without the column."""
+        import pandas as pd
+
+        if name not in self.frame:
+            return None
+        given = self.frame[name]
+        try:
+            if given.notna().any() and pd.api.types.is_numeric_dtype(given):
+                raise TypeError("a number says no unit")
+            found = pd.to_datetime(given, format="ISO8601", utc=True)
+        except (ValueError, TypeError) as error:
+            raise BadInput(name=name, value=given.iloc[0], remedy=f"holds what is no time ({error})") from None
+        since = (found - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+        return np.asarray(since.to_numpy(np.float64, na_value=np.nan))
 
     def evidence(self, seed: int = 0) -> Evidence:
         """Return the judged rows as if all had been drawn with the one probability that the least likely of them had.
@@ -80,12 +104,25 @@ class History:
         """Return which rows serve as `evidence`, and the one probability with which each came into it."""
         if not self.open.any():
             raise EvidenceError(what="no row with a known confidence is left to thresholds; nothing can be said")
-        least = float(self.probability[self.open].min())
-        if least <= 0:
-            n = int((self.probability[self.open] <= 0).sum())
-            raise EvidenceError(what=f"{n:,} rows had no chance of being judged; audit them (audit_rate above 0) first")
+        least = self._least(self.open)
         drawn = np.random.default_rng(seed).random(len(self))  # the same for a row, however many follow
         return self.open & self.judged & (drawn * self.probability < least), least
+
+    def _least(self, among: Bools) -> float:
+        """Return the lowest chance among some rows; where it is 0, say why nothing is known of them."""
+        least = float(self.probability[among].min())
+        if least > 0:
+            return least
+        if n := int((self.logged[among] <= 0).sum()):
+            left = "or leave out rows with review_probability 0, of which nothing is said then"
+            raise EvidenceError(
+                what=f"{n:,} rows had no chance of being judged; audit them (audit_rate above 0), {left}"
+            )
+        part = self[among & (self.probability <= 0)]
+        seen = f"no judged row among {len(part):,} with review_probability {part.logged.min():.3g}"
+        raise EvidenceError(
+            what=f"{seen}: {int(part.waiting.sum()):,} that were drawn wait still; have them judged first"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -111,7 +148,9 @@ def read(history: pd.DataFrame | Mapping[str, Any] | History) -> History:
     history
         What ``queue.history()`` returns, or a frame (or a dict of columns) of your own with ``confidence`` and either
         ``wrong`` or both ``prediction`` and ``label``; NA in ``wrong`` or ``label`` is a row that nobody judged.
-        Without ``review_probability`` every row must be judged.
+        Without ``review_probability`` every row must be judged. Answers that wait still, to a rule or to an audit that
+        ``audit_uniform`` below ``audit_probability`` says was drawn, lower the chance of the rows that had the same:
+        what is said holds if those that wait are like those that were judged.
 
     Raises
     ------
@@ -134,14 +173,36 @@ def read(history: pd.DataFrame | Mapping[str, Any] | History) -> History:
         frame = pd.DataFrame(history)
     except (ValueError, TypeError) as error:
         raise BadInput(name="history", value=type(history).__name__, remedy=f"pass a DataFrame ({error})") from None
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise BadInput(name="history", value=twice, remedy="is the name of two columns; leave one out")
     if "task_id" in frame and not _ascending(frame["task_id"]) and frame["task_id"].duplicated().any():
         twice = frame["task_id"][frame["task_id"].duplicated()].iloc[0]
         raise BadInput(name="task_id", value=twice, remedy="stands there twice; pass each decision once")
     confidence, wrong = _shares(frame, "confidence"), _wrong(frame)
-    probability = _probability(frame, wrong)
+    logged = _probability(frame, wrong)
     _in_order(frame)
-    hard = frame["hard"].fillna(True).to_numpy(bool) if "hard" in frame else np.zeros(len(frame), dtype=bool)
-    return History(confidence=confidence, wrong=wrong, probability=probability, hard=hard, frame=frame)
+    hard = np.nan_to_num(_flags(frame, "hard"), nan=1.0) == 1 if "hard" in frame else np.zeros(len(frame), dtype=bool)
+    uniform, audited = (
+        _shares(frame, name) if name in frame else np.full(len(frame), np.nan)
+        for name in ("audit_uniform", "audit_probability")
+    )
+    found = History(
+        confidence=confidence, wrong=wrong, probability=logged, logged=logged, hard=hard, frame=frame,
+        asked=(logged >= 1) & ~(audited > 0), waiting=((logged >= 1) | (uniform < audited)) & np.isnan(wrong),
+    )  # fmt: skip
+    return replace(found, probability=logged * _came(found)) if found.judged.any() else found
+
+
+def _came(rows: History) -> Floats:
+    """Return for each row which share of the answers came among the rows of its chance; 1 where none was to come."""
+    if not rows.waiting.any():
+        return np.ones(len(rows))
+    _, level = np.unique(rows.logged, return_inverse=True)
+    level = level * _GROUPS // max(int(level.max()) + 1, _GROUPS)  # an active audit gives each row its own chance
+    group = 4 * level + 2 * rows.open + rows.asked
+    judged, waits = (np.bincount(group, weights=some) for some in (rows.judged, rows.waiting))
+    return np.asarray(np.divide(judged, judged + waits, out=np.ones(len(judged)), where=waits > 0)[group])
 
 
 def _in_order(frame: pd.DataFrame) -> None:
@@ -163,8 +224,10 @@ def _column(frame: pd.DataFrame, name: str) -> Floats:
         raise BadInput(name="history", value=sorted(map(str, frame.columns))[:20], remedy=f"has no column {name!r}")
     given = frame[name]
     plain = given
-    if given.dtype.kind not in ("biuf" if name == "wrong" else "iuf"):  # of other types each value is looked at
-        odd = given.map(lambda value: isinstance(value, (str, bytes)) or (name != "wrong" and isinstance(value, bool)))
+    if given.dtype.kind not in ("biuf" if name in _FLAGS else "iuf"):  # of other types each value is looked at
+        odd = given.map(
+            lambda value: isinstance(value, (str, bytes)) or (name not in _FLAGS and isinstance(value, bool))
+        )
         plain = given.mask(odd.astype(bool))
     found = pd.to_numeric(plain, errors="coerce").astype("Float64")
     _refuse(name, given, (given.notna() & found.isna()).to_numpy(bool), "is no number")
@@ -174,6 +237,12 @@ def _column(frame: pd.DataFrame, name: str) -> Floats:
 def _shares(frame: pd.DataFrame, name: str) -> Floats:
     found = _column(frame, name)
     _refuse(name, frame[name], (found < 0) | (found > 1), "must lie between 0 and 1, or be missing")
+    return found
+
+
+def _flags(frame: pd.DataFrame, name: str) -> Floats:
+    found = _column(frame, name)
+    _refuse(name, frame[name], ~np.isin(found, (0, 1)) & ~np.isnan(found), "must be True, False or missing")
     return found
 
 
@@ -198,13 +267,14 @@ def _refuse(name: str, given: pd.Series[Any], odd: Bools, remedy: str) -> None:
 
 def _wrong(frame: pd.DataFrame) -> Floats:
     if "wrong" in frame:
-        found = _column(frame, "wrong")
-        _refuse("wrong", frame["wrong"], ~np.isin(found, (0, 1)) & ~np.isnan(found), "must be True, False or missing")
-        return found
+        return _flags(frame, "wrong")
     for name in ("prediction", "label"):
         if name not in frame:
             raise BadInput(name="history", value=sorted(map(str, frame.columns))[:20], remedy=f"has no column {name!r}")
-    said, label = frame["prediction"], frame["label"]
+    said, label = (
+        column.astype(object) if column.dtype == "category" else column
+        for column in (frame["prediction"], frame["label"])
+    )  # categories that differ cannot be compared
     known = (said.notna() & label.notna()).to_numpy(bool)
     kinds = [{_kind(value) for value in column[known]} for column in (said, label)]
     if known.any() and not kinds[0] & kinds[1]:

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from hitl_nb.errors import EvidenceError
 from hitl_nb.evidence import Certificate
 from hitl_nb.evidence.check import within
 from hitl_nb.evidence.sequential import most_evidence
-from hitl_nb.lab.estimate import sample
 from hitl_nb.lab.history import Bools, Floats, History
 
 #: each threshold lets so many times the rows of the one before through
@@ -27,8 +27,8 @@ class Sequential:
     arXiv 2110.01052). So reviews may end, or a threshold be put to use, at any moment; `Certified` finds more in one
     look that was planned beforehand.
 
-    The thresholds are quantiles of the first ``settle`` confidences, whose labels are not used; later looks see the
-    same ones as long as the history only grows.
+    Where answers wait, ``reviewed_at`` must say when each came. The thresholds are quantiles of the first ``settle``
+    confidences, whose labels are not used; later looks see the same ones as long as the history only grows.
 
     Examples
     --------
@@ -55,6 +55,10 @@ class Sequential:
     def fit(self, rows: History, *, model: str | None = None, seed: int = 0) -> Certificate:
         """Return the lowest threshold that the evidence carries so far, or why there is none."""
         risk = within("target_risk", self.target_risk, inside=True)
+        late = rows.open & (rows.waiting if "audit_uniform" in rows.frame else ~rows.judged & (rows.logged > 0))
+        if late.any() and "reviewed_at" not in rows.frame:
+            what = f"{int(late.sum()):,} rows may be answered late, and no reviewed_at says in which order answers come"
+            raise EvidenceError(what=f"{what}; add that column")
         limit = -np.log(1 - within("confidence_level", self.confidence_level, inside=True))
         first = np.flatnonzero(rows.open)[: self.settle]
         grid = thresholds(rows.confidence[first], self.start)
@@ -96,18 +100,9 @@ def in_order(rows: History, some: Bools, seed: int = 0) -> History:
 
     The order makes looks comparable: what is judged later stands later. Without ``reviewed_at`` it is that of the rows.
     """
-    import pandas as pd
-
-    part = rows[some]
-    if "reviewed_at" in part.frame:
-        when = pd.to_datetime(part.frame["reviewed_at"], utc=True).to_numpy("datetime64[ns]")
-        order = np.argsort(when, kind="stable")  # missing ones go last
-        part = History(
-            confidence=part.confidence[order], wrong=part.wrong[order], probability=part.probability[order],
-            hard=part.hard[order], frame=part.frame.iloc[order],
-        )  # fmt: skip
-    if not part.judged.any():
-        return part[part.judged]
-    kept = np.zeros(len(part), dtype=bool)
-    kept[sample(part, seed)] = True
-    return part[kept]
+    part, when = rows[some], rows.times("reviewed_at")
+    if when is not None:
+        part = part[np.argsort(when[some], kind="stable")]  # missing ones go last
+    if not part.judged.any() or (part.open & (part.probability <= 0) & (part.logged > 0)).any():
+        return part[part.judged & False]  # the answers to some wait, every one of them
+    return part[part.sample(seed)[0]]
