@@ -265,15 +265,16 @@ def test_once_a_threshold_is_found_later_looks_find_it_or_a_lower_one():
 def test_late_answers_need_the_time_when_they_came():
     rng, n = np.random.default_rng(12), 1000
     rows = pd.DataFrame({"confidence": rng.random(n), "wrong": np.where(np.arange(n) % 2, 0.0, np.nan)})
+    rule = Sequential(target_risk=0.1, start=0.5)
     for more in ({"review_probability": 1.0}, {"review_probability": 0.5},
                  {"review_probability": 0.5, "audit_probability": 0.5, "audit_uniform": 0.1}):  # fmt: skip
         with pytest.raises(EvidenceError, match="500 rows may be answered late, and no reviewed_at"):
-            Sequential().fit(read(rows.assign(**more)))
+            rule.fit(read(rows.assign(**more)))
     drawn = {"review_probability": 0.5, "audit_probability": 0.5, "audit_uniform": np.where(np.arange(n) % 2, 0.1, 0.9)}
-    assert Sequential().fit(read(rows.assign(**drawn))).threshold is not None  # nobody will judge the others
+    assert rule.fit(read(rows.assign(**drawn))).threshold is not None  # nobody will judge the others
     came = pd.Timestamp("2026-01-05", tz="UTC") + pd.to_timedelta(rng.permutation(n), "min")
     timed = rows.assign(review_probability=1.0, reviewed_at=came.where(rows["wrong"].notna()))
-    assert Sequential().fit(read(timed)).threshold is not None
+    assert rule.fit(read(timed)).threshold is not None
 
 
 def test_a_sequential_rule_waits_while_all_audits_wait():

@@ -155,7 +155,7 @@ def test_times_of_text_are_read_and_what_is_no_time_is_refused():
     rows = frame(wrong=[False] * 40, at_time=[f"2026-01-05 {h:02d}:00" for h in range(20)] * 2)
     assert read(rows).pace == pytest.approx(40 / 19)
     for times in ([1, 2], ["soon", "later"]):
-        with pytest.raises(BadInput, match="at_time = .*: holds what is no time"):
+        with pytest.raises(BadInput, match=r"at_time = .*: holds what is no time"):
             check(frame(wrong=[False] * 2).assign(at_time=times))
 
 
