@@ -166,7 +166,7 @@ def _doubt(part: History, method: Method) -> str | None:
     weight = 1 / part.probability[part.judged]
     if method != "hajek" or weight.max() <= _EVEN * weight.mean() * (1 + 1e-9):
         return None
-    much = f"a row weighs up to {weight.max() / weight.mean():.0f} times as much as others"
+    much = f"a row weighs up to {weight.max() / weight.mean():.0f} times the mean"
     return f"{much}: an upper end by hajek may be too low; ask horvitz_thompson"
 
 
@@ -194,9 +194,8 @@ def _corrected(found: RiskEstimate, part: History, twice: tuple[int, int], seed:
             corrected(_ESTIMATES[found.method](part, each, seed), count(differed, pairs, each), level)
             for each in (both, one)
         )
-        return replace(
-            found, reviewer=reviewer_error(differed, pairs, level), corrected=freed, corrected_at_most=one_sided.high
-        )
+        errs = reviewer_error(differed, pairs, level)
+        return replace(found, reviewer=errs, corrected=freed, corrected_at_most=one_sided.high)
     except EvidenceError as error:
         reviewer = reviewer_error(differed, pairs, level) if pairs else None
         return replace(found, unknown=str(error), reviewer=reviewer)

@@ -21,6 +21,8 @@ Bools = NDArray[np.bool_]
 _GROUPS = 16
 #: columns in which truth values may stand
 _FLAGS = ("wrong", "hard")
+#: an audit was drawn where the first lies below the second
+_AUDIT = ("audit_uniform", "audit_probability")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -114,15 +116,13 @@ class History:
         if least > 0:
             return least
         if n := int((self.logged[among] <= 0).sum()):
-            left = "or leave out rows with review_probability 0, of which nothing is said then"
-            raise EvidenceError(
-                what=f"{n:,} rows had no chance of being judged; audit them (audit_rate above 0), {left}"
+            todo = (
+                "audit them (audit_rate above 0), or leave out rows with review_probability 0: nothing is said of such"
             )
+            raise EvidenceError(what=f"{n:,} rows had no chance of being judged; {todo}")
         part = self[among & (self.probability <= 0)]
         seen = f"no judged row among {len(part):,} with review_probability {part.logged.min():.3g}"
-        raise EvidenceError(
-            what=f"{seen}: {int(part.waiting.sum()):,} that were drawn wait still; have them judged first"
-        )
+        raise EvidenceError(what=f"{seen}: {part.waiting.sum():,} of them wait still; have them judged first")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -183,10 +183,7 @@ def read(history: pd.DataFrame | Mapping[str, Any] | History) -> History:
     logged = _probability(frame, wrong)
     _in_order(frame)
     hard = np.nan_to_num(_flags(frame, "hard"), nan=1.0) == 1 if "hard" in frame else np.zeros(len(frame), dtype=bool)
-    uniform, audited = (
-        _shares(frame, name) if name in frame else np.full(len(frame), np.nan)
-        for name in ("audit_uniform", "audit_probability")
-    )
+    uniform, audited = (_shares(frame, name) if name in frame else confidence * np.nan for name in _AUDIT)
     found = History(
         confidence=confidence, wrong=wrong, probability=logged, logged=logged, hard=hard, frame=frame,
         asked=(logged >= 1) & ~(audited > 0), waiting=((logged >= 1) | (uniform < audited)) & np.isnan(wrong),
@@ -223,11 +220,9 @@ def _column(frame: pd.DataFrame, name: str) -> Floats:
     if name not in frame:
         raise BadInput(name="history", value=sorted(map(str, frame.columns))[:20], remedy=f"has no column {name!r}")
     given = frame[name]
-    plain = given
-    if given.dtype.kind not in ("biuf" if name in _FLAGS else "iuf"):  # of other types each value is looked at
-        odd = given.map(
-            lambda value: isinstance(value, (str, bytes)) or (name not in _FLAGS and isinstance(value, bool))
-        )
+    plain, truth = given, name in _FLAGS
+    if given.dtype.kind not in ("biuf" if truth else "iuf"):  # of other types each value is looked at
+        odd = given.map(lambda value: isinstance(value, (str, bytes)) or (not truth and isinstance(value, bool)))
         plain = given.mask(odd.astype(bool))
     found = pd.to_numeric(plain, errors="coerce").astype("Float64")
     _refuse(name, given, (given.notna() & found.isna()).to_numpy(bool), "is no number")
@@ -271,10 +266,8 @@ def _wrong(frame: pd.DataFrame) -> Floats:
     for name in ("prediction", "label"):
         if name not in frame:
             raise BadInput(name="history", value=sorted(map(str, frame.columns))[:20], remedy=f"has no column {name!r}")
-    said, label = (
-        column.astype(object) if column.dtype == "category" else column
-        for column in (frame["prediction"], frame["label"])
-    )  # categories that differ cannot be compared
+    both = (frame["prediction"], frame["label"])
+    said, label = (one.astype(object) if one.dtype == "category" else one for one in both)  # categories may differ
     known = (said.notna() & label.notna()).to_numpy(bool)
     kinds = [{_kind(value) for value in column[known]} for column in (said, label)]
     if known.any() and not kinds[0] & kinds[1]:
