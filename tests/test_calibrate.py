@@ -117,8 +117,9 @@ def test_initial_labels_leave_the_whole_history():
 def test_calibrated_answers_are_those_of_another_model():
     found = calibrate(rows(4000).assign(model="v7"), "isotonic")
     promise = choose_threshold(found.history, 0.2, 0.9)
-    assert promise.model == "v7+isotonic"
-    said = [{"confidence": 1.0, "model": "v7+isotonic"}, {"confidence": 1.0, "model": "v7"}]
+    assert promise.model == found.version("v7") == f"v7+{found.name}"
+    assert found.name.startswith("isotonic@")
+    said = [{"confidence": 1.0, "model": promise.model}, {"confidence": 1.0, "model": "v7"}]
     ids = np.arange(4, dtype=np.uint64).reshape(2, 2)
     decided = Policy(promise, audit_rate=0).decide(
         Batch.from_rows([{}, {}], said), task_ids=ids, now=pd.Timestamp("2026-01-05")
@@ -238,3 +239,23 @@ def test_ties_everywhere_are_one_step():
         found = calibrate(frame, method, share=0.5, seed=1)
         assert len(set(found.history.confidence)) == 1
         assert Certified(target_risk=0.05).fit(read(found.history)).coverage == 1
+
+
+def test_two_fits_are_two_models_and_a_model_without_a_name_is_not_any():
+    one, same, other = (calibrate(rows(4000), "isotonic", seed=seed) for seed in (0, 0, 1))
+    assert one.version("v7") == same.version("v7") != other.version("v7")
+    promise = choose_threshold(one.history, 0.2, 0.9)
+    assert promise.model == one.version() == f"?+{one.name}"
+    unnamed = calibrate(rows(4000).assign(model=None), "isotonic")
+    assert choose_threshold(unnamed.history, 0.2, 0.9).model == promise.model
+    ids = np.arange(4, dtype=np.uint64).reshape(2, 2)
+    said = [{"confidence": 1.0}, {"confidence": 1.0, "model": promise.model}]
+    decided = Policy(promise, audit_rate=0).decide(
+        Batch.from_rows([{}, {}], said), task_ids=ids, now=pd.Timestamp("2026-01-05")
+    )
+    assert decided.approved.tolist() == [False, True]
+
+
+def test_models_that_are_calibrated_together_are_named():
+    found = calibrate(rows(4000).assign(model=["v1", "v2"] * 2000), "isotonic")
+    assert "answers of 2 models are taken together" in found._repr_html_()

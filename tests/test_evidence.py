@@ -459,6 +459,14 @@ def test_a_certificate_that_makes_no_sense_is_refused(change):
         replace(PROMISE, **change)
 
 
+@pytest.mark.parametrize(("threshold", "shown"), [
+    (0.9, "0.9"), (0.57, "0.57"), (0.892213, "0.8923"), (0.9996, "0.9996"), (0.99996, "0.99996"), (1.0, "1"),
+])  # fmt: skip
+def test_a_threshold_is_shown_rounded_up_so_that_a_copy_lets_no_more_through(threshold, shown):
+    assert str(replace(PROMISE, threshold=threshold, id="")).startswith(f"At {shown} or more")
+    assert float(shown) >= threshold
+
+
 def test_no_threshold_qualifies_is_a_certificate_too():
     none = replace(PROMISE, threshold=None, coverage=0.0, reason_if_none="85 more audits needed", id="")
     assert Certificate.from_dict(none.to_dict()).reason_if_none == "85 more audits needed"

@@ -337,3 +337,64 @@ def test_p_values_and_thresholds_are_those_of_mapie_on_the_same_grid(name):
     assert (apart[0] < 1e-9).sum() >= 5
     passed = np.cumprod(theirs.p_values.ravel() <= DELTA).astype(bool)
     assert list(theirs.valid_predict_params) == grid[passed].tolist()
+
+
+SURE = {"confidence": np.linspace(0.5, 1, 2000), "wrong": [False] * 2000}
+
+
+def test_one_answer_without_a_model_makes_no_promise_for_any_model():
+    unnamed = pd.DataFrame(SURE | {"model": ["v7"] * 1999 + [None]})
+    with pytest.raises(BadInput, match="holds v7, 1 rows without a model; name the one"):
+        choose_threshold(unnamed)
+    assert (choose_threshold(unnamed, model="v7").model, choose_threshold(unnamed, model="v7").n) == ("v7", 1999)
+    assert choose_threshold(SURE | {"model": [None] * 2000}).model is None
+
+
+def test_a_model_that_is_a_number_is_the_one_that_answers_name():
+    promise = choose_threshold(SURE | {"model": [7] * 2000})
+    again = Policy.from_dict(Policy(promise, audit_rate=0).to_dict())
+    batch = Batch.from_rows([{}] * 2, [{"confidence": 1.0, "model": 7}, {"confidence": 1.0, "model": 8}])
+    ids = np.arange(4, dtype=np.uint64).reshape(2, 2)
+    assert again.decide(batch, task_ids=ids, now=pd.Timestamp("2026-01-05")).approved.tolist() == [True, False]
+    with pytest.raises(BadInput, match=r"model .*a text or a number"):
+        choose_threshold(SURE | {"model": [pd.Timestamp("2026-01-05")] * 2000})
+
+
+def test_a_certificate_says_on_what_it_rests_beside_the_judged_rows():
+    frame = pd.DataFrame(SURE).astype({"wrong": "object"}).assign(hard=[True] * 10 + [False] * 1990)
+    frame = frame.assign(review_probability=1.0)
+    frame.loc[1900:1904, "wrong"] = None
+    promise = choose_threshold(frame)
+    assert str(promise).endswith(
+        " Provided that the 5 rows that wait for their judgement are like those that were judged and hard rules go on"
+        " asking a person, as they did of 10 rows."
+    )
+    assert Policy.from_dict(Policy(promise).to_dict()).confidence_threshold == promise
+    assert "Provided" not in str(choose_threshold(SURE))
+    assert "Provided" not in str(choose_threshold(frame, rule=Fixed(threshold=0.9)))
+    frame["group"] = ["a", "b"] * 1000
+    assert "as they did of 5 rows" in str(by_group(frame, Certified())["a"])
+
+
+def test_rows_that_are_too_few_for_the_first_test_are_not_called_wrong():
+    rows = {"confidence": np.linspace(0.5, 1, 200), "wrong": [False] * 200}
+    said = choose_threshold(rows, start=0.6).reason_if_none
+    assert said.startswith(
+        "tests begin with 120 of 200 judged rows, too few for a proof without an error; it takes 150"
+    )
+    assert choose_threshold(rows, start=0).threshold is not None
+
+
+def test_groups_need_a_promise_to_share_and_names():
+    with pytest.raises(BadInput, match=r"rule .*pass Certified"):
+        by_group(SURE | {"group": ["a"] * 2000}, Fixed(threshold=0.9))
+    with pytest.raises(BadInput, match=r"by .*cannot name a group"):
+        by_group(SURE | {"group": [["a"]] * 2000}, Certified())
+
+
+def test_people_who_can_judge_everything_are_not_said_to_be_too_few():
+    every = {"confidence": [0.9] * 2, "wrong": [False] * 2, "hard": [True] * 2}
+    said = choose_threshold(every, rule=Capacity(reviews=1.0)).reason_if_none
+    assert said == "2 of 2 rows go to people anyway, so none is left to a threshold"
+    few = choose_threshold(every, rule=Capacity(reviews=0.5)).reason_if_none
+    assert few == "2 of 2 rows go to people anyway, more than they can judge"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -41,14 +42,16 @@ class Certificate(Shows):
     coverage: float
     #: name of the threshold rule
     kind: str
-    #: version of the model it is valid for; None: any
-    model: str | None = None
+    #: version of the model it is valid for, as answers name it (a text or a number); None: any
+    model: str | float | None = None
     #: why there is no threshold, one sentence; None when there is one
     reason_if_none: str | None = None
-    #: name of the certificate; by default the first 12 hex digits of the sha256 of its content
+    #: name of the certificate; by default the first 12 hex digits of the sha256 of its content, ``provided`` left out
     id: str = ""
     #: when it was taken back (UTC); None while valid
     revoked_at: datetime | None = None
+    #: on what it rests beside the judged cases, such as rows that wait still; None: on nothing else
+    provided: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("threshold", "target_risk", "confidence_level", "coverage"):
@@ -58,11 +61,13 @@ class Certificate(Shows):
         if (self.threshold is None) != bool(self.reason_if_none):
             remedy = "must say why when threshold is None, and only then"
             raise BadInput(name="reason_if_none", value=self.reason_if_none, remedy=remedy)
+        if self.model is not None and not isinstance(self.model, (str, int, float)):
+            raise BadInput(name="model", value=self.model, remedy="name it by a text or a number, as answers do")
         if not self.id:
             object.__setattr__(self, "id", self._content_hash())
 
     def _content_hash(self) -> str:
-        content = {k: v for k, v in self.to_dict().items() if k not in ("id", "revoked_at")}
+        content = {k: v for k, v in self.to_dict().items() if k not in ("id", "revoked_at", "provided")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def revoked(self, now: datetime) -> Certificate:
@@ -70,17 +75,18 @@ class Certificate(Shows):
         return self if self.revoked_at else replace(self, revoked_at=now)
 
     def __str__(self) -> str:
+        provided = f" Provided that {spell(self.provided)}." if self.provided else ""
         if self.threshold is None:
-            return f"No threshold qualifies: {spell(self.reason_if_none)}."
-        through = f"At {self.threshold:.3g} or more, {_percent(self.coverage)} go through without a person"
+            return f"No threshold qualifies: {spell(self.reason_if_none)}.{provided}"
+        through = f"At {_up(self.threshold)} or more, {_percent(self.coverage)} go through without a person"
         if self.target_risk is None or self.confidence_level is None:
             return f"{through}; nothing is promised of those."
         behind = f"with {_percent(self.confidence_level)} confidence, {self.n:,} judged"
-        return f"{through}; at most {_percent(self.target_risk)} of those are wrong ({behind})."
+        return f"{through}; at most {_percent(self.target_risk)} of those are wrong ({behind}).{provided}"
 
     def _table(self) -> Table:
-        facts = [("certificate", self.id), ("threshold rule", self.kind), ("holds for model", self.model or "any"),
-                 ("judged cases behind it", f"{self.n:,}")]  # fmt: skip
+        facts = [("certificate", self.id), ("threshold rule", self.kind), ("judged cases behind it", f"{self.n:,}"),
+                 ("holds for model", "any" if self.model is None else spell(self.model))]  # fmt: skip
         state = "valid" if self.threshold is not None else "sends everything to a person"
         if self.revoked_at:
             state = f"taken back at {self.revoked_at:%Y-%m-%d %H:%M} UTC: everything goes to a person"
@@ -99,6 +105,12 @@ class Certificate(Shows):
             raise BadInput(name="certificate", value=sorted(odd), remedy="these fields are unknown or missing")
         at = values.get("revoked_at")
         return cls(**{**values, "revoked_at": datetime.fromisoformat(at) if isinstance(at, str) else at})
+
+
+def _up(threshold: float) -> str:
+    """Return it rounded up, so that a copy by hand lets nothing more through."""
+    scale = 10**4 if threshold < 0.999 else 10**8
+    return f"{math.ceil(round(threshold * scale, 4)) / scale:.8g}"
 
 
 def _percent(share: float) -> str:

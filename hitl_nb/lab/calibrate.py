@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from hitl_nb.errors import BadInput, EvidenceError
 from hitl_nb.evidence.calibration import Calibration, bins_of, calibration
 from hitl_nb.evidence.check import within
 from hitl_nb.lab.history import Bools, Floats, History, read
+from hitl_nb.lab.logged import pooled
 from hitl_nb.lab.look import ReliabilityDisplay
 
 if TYPE_CHECKING:
@@ -129,6 +131,12 @@ class Calibrated(Shows):
     raw: History = field(repr=False)
     #: the fitted map
     map: Map = field(repr=False)
+    #: what the versions of calibrated models end with: the method, and a hash of what the map made of those rows
+    name: str = ""
+
+    def version(self, model: object = "?") -> str:
+        """Return what a model is called whose confidences are calibrated; without a name of its own it is ``?``."""
+        return f"{model}+{self.name}"
 
     def __call__(self, confidence: ArrayLike) -> Floats:
         """Return calibrated confidences, shape (n,); unknown ones stay NaN."""
@@ -145,7 +153,8 @@ class Calibrated(Shows):
                  (("before", self.before), ("after", self.after))]  # fmt: skip
         title = f"{self.method}: confidences are off by {self.after.ece:.1%}, before by {self.before.ece:.1%}"
         note = f"fitted to {self.fitted:,} rows, measured on {self.after.n:,} others"
-        return table(title, ("", "ECE", "KS", "Brier"), lines, [note, "next: choose_threshold(found.history)"])
+        notes = [note, *pooled(self.raw), "next: choose_threshold(found.history)"]
+        return table(title, ("", "ECE", "KS", "Brier"), lines, notes)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw how often the model is right when it is so sure, before and after."""
@@ -166,9 +175,10 @@ def calibrate(
     The rows to which it is fitted never serve as evidence of a threshold. They are those of ``initial``, or a random
     ``share`` of all rows, judged or not, so that what is left has the probabilities that it had.
 
-    A model with calibrated confidences is another model: in what is left its version ends with the method, such as
-    ``v7+bins``. Say so in production too, where ``answers["confidence"] = found(answers["confidence"])``, and a
-    certificate made for the one sends answers of the other to a person.
+    A model with calibrated confidences is another model: in what is left its version ends with the method and a hash
+    of the map, such as ``v7+bins@1f3a90c2``; ``?`` stands for a model without a name. Say so in production too, where
+    ``answers["confidence"] = found(answers["confidence"])`` and ``answers["model"] = found.version("v7")``: a
+    certificate sends answers with other confidences than those it was made for to a person.
 
     Parameters
     ----------
@@ -215,8 +225,9 @@ def calibrate(
     made = Calibrated(
         method=name, fitted=min(len(seen), MOST), history=rest, before=raw, after=raw, raw=rest, map=fitted
     )
-    frame = rest.frame
-    if "model" in frame:
-        frame = frame.assign(model=frame["model"].map(lambda version: f"{version}+{name}", na_action="ignore"))
-    now = replace(rest, confidence=made(rest.confidence), frame=frame)
+    sure, frame = made(rest.confidence), rest.frame
+    made = replace(made, name=f"{name}@{hashlib.sha256(np.round(sure, 6).tobytes()).hexdigest()[:8]}")
+    named = "model" in frame and frame["model"].notna().any()
+    model = frame["model"].map(made.version, na_action="ignore") if named else made.version()
+    now = replace(rest, confidence=sure, frame=frame.assign(model=model))
     return replace(made, history=now, after=calibration(made(left.confidence), ~left.wrong))

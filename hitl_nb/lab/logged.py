@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hitl_nb.display import spell
 from hitl_nb.errors import BadInput, CannotReplay, EvidenceError
 from hitl_nb.evidence import Certificate
 from hitl_nb.lab.history import Bools, Floats, History, read
@@ -43,12 +44,16 @@ class Logged:
         self.rows, self.batch = rows, _Columns(rows)
         #: the logged draws, float64 of shape (n,); NaN where none was logged
         self.uniform = self.floats("audit_uniform")
-        audited = self.floats("audit_probability")
+        #: the logged chances of being judged, shape (n,), before what waits is taken off
+        self.chance: Floats = chances(rows)
         logged = "review_probability" in rows.frame and "audit_probability" in rows.frame
         #: what the log let through without a person, audited or not; None where routes were not logged
-        self.automatic: Bools | None = (audited > 0) | (rows.probability < 1) if logged else None
+        self.automatic: Bools | None = (self.floats("audit_probability") > 0) | (self.chance < 1) if logged else None
         #: rows that were to be judged, by a rule or a drawn audit, and wait still
-        self.waiting: Bools = ((rows.probability >= 1) | (self.uniform < audited)) & ~rows.judged
+        self.waiting: Bools = waiting(rows)
+        named = rows.frame["reasons"].notna().to_numpy(bool) if "reasons" in rows.frame else False
+        #: rows that a hard rule sent to a person, and no reason says which: whatever the policy, they go there again
+        self.unexplained: Bools = rows.hard & ~np.asarray(named, dtype=bool)
         drawn = np.random.default_rng(seed).random(len(rows)) * rows.probability
         self._turn = np.where(rows.judged, drawn, np.inf)
         self._levels = sorted(pd.unique(rows.probability).tolist())
@@ -75,9 +80,9 @@ class Logged:
         return policy.decide(self.batch, task_ids=self._ids, now=_ANY_TIME, uniform=self.uniform)
 
     def passes(self, policy: Policy) -> Bools:
-        """Return what no rule asks a person about, audits aside, not even those that callers wait for; as `decide`."""
+        """Return what goes through: no rule asks, audits aside, and no hard rule that the log does not name asked."""
         self._can(policy)
-        return np.asarray(~policy.asks(self.batch))
+        return np.asarray(~policy.asks(self.batch)) & ~self.unexplained
 
     def _can(self, policy: Policy) -> None:
         threshold, held = policy.confidence_threshold, self.rows.frame
@@ -136,10 +141,37 @@ class Logged:
 
     def floats(self, name: str) -> Floats:
         """Return a column of numbers, NaN where there is none."""
-        held = self.rows.frame
-        if name not in held:
-            return np.full(len(self), np.nan)
-        return np.asarray(held[name].to_numpy(np.float64, na_value=np.nan))
+        return numbers(self.rows, name)
+
+
+def numbers(rows: History, name: str) -> Floats:
+    """Return a column of numbers, NaN where there is none; what is no number is refused."""
+    if name not in rows.frame:
+        return np.full(len(rows), np.nan)
+    try:
+        return np.asarray(rows.frame[name].to_numpy(np.float64, na_value=np.nan))
+    except (ValueError, TypeError) as error:
+        remedy = f"holds what is no number ({error}); make it numbers"
+        raise BadInput(name=name, value=str(rows.frame[name].dtype), remedy=remedy) from None
+
+
+def chances(rows: History) -> Floats:
+    """Return the chances of being judged as they were logged, shape (n,), those that wait for their judgement too."""
+    logged = "review_probability" in rows.frame
+    return np.nan_to_num(numbers(rows, "review_probability")) if logged else rows.probability
+
+
+def waiting(rows: History) -> Bools:
+    """Return the rows that were to be judged, by a rule or a drawn audit, and wait still."""
+    drawn = numbers(rows, "audit_uniform") < numbers(rows, "audit_probability")
+    return ((chances(rows) >= 1) | drawn) & ~rows.judged
+
+
+def pooled(rows: History) -> list[str]:
+    """Return a sentence where the answers of several models are taken together; none where they are of one."""
+    models = rows.frame["model"].value_counts().to_dict() if "model" in rows.frame else {}
+    named = ", ".join(f"{spell(name)} ({n:,})" for name, n in list(models.items())[:10])
+    return [f"answers of {len(models):,} models are taken together: {named}"] if len(models) > 1 else []
 
 
 class _Columns(Batch):

@@ -37,7 +37,7 @@ class Sequential:
     >>> sure = rng.beta(8, 0.8, 3000)
     >>> rows = read({"confidence": sure, "wrong": rng.random(3000) > sure})
     >>> print(Sequential(target_risk=0.05, confidence_level=0.9).fit(rows))  # doctest: +NORMALIZE_WHITESPACE
-    At 0.913 or more, 61.6 % go through without a person; at most 5 % of those are wrong (with 90 % confidence, 2,900
+    At 0.9133 or more, 61.6 % go through without a person; at most 5 % of those are wrong (with 90 % confidence, 2,900
     judged).
     """
 

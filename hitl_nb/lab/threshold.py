@@ -12,8 +12,9 @@ from hitl_nb.display import spell
 from hitl_nb.errors import BadInput
 from hitl_nb.evidence import Certificate
 from hitl_nb.evidence.check import within
-from hitl_nb.evidence.selection import certified, chances, rows_needed, sequence, starts
+from hitl_nb.evidence.selection import certified, chances, exact_p_value, rows_needed, sequence, starts
 from hitl_nb.lab.history import Evidence, History, read
+from hitl_nb.lab.logged import waiting
 
 
 class ThresholdRule(Protocol):
@@ -37,7 +38,10 @@ class Fixed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capacity:
-    """The lowest threshold that leaves no more to people than they can judge; nothing is promised of its errors."""
+    """The highest threshold that leaves no more to people than they can judge; nothing is promised of its errors.
+
+    It is one of the confidences seen, so at least the surest goes through. Audits are not counted: leave room for them.
+    """
 
     #: share of all rows that people can judge; hard rules and unknown confidences come first
     reviews: float
@@ -47,8 +51,9 @@ class Capacity:
         room = within("reviews", self.reviews) * len(rows) - (~rows.open).sum()
         sure = np.sort(rows.confidence[rows.open])
         if room < 0 or not len(sure):
-            why = f"{int((~rows.open).sum()):,} of {len(rows):,} rows go to people anyway, more than they can judge"
-            return _none(why, "capacity", model, 0)
+            why = f"{int((~rows.open).sum()):,} of {len(rows):,} rows go to people anyway"
+            less = "more than they can judge" if room < 0 else "so none is left to a threshold"
+            return _none(f"{why}, {less}", "capacity", model, 0)
         return _unpromised(rows, float(sure[min(int(room), len(sure) - 1)]), "capacity", model)
 
 
@@ -57,7 +62,8 @@ class Cost:
     """The threshold at which reviews and errors together were cheapest (Chow 1970); nothing is promised of it.
 
     An answer goes through where its chance of being wrong costs less than a review; that chance is isotonic in the
-    confidence, which makes the best threshold the one with the largest saving on the evidence.
+    confidence, which makes the best threshold the one with the largest saving on the evidence. It is chosen for its
+    few errors there: `estimate_risk` of it needs other rows, on the same ones its interval misses too often.
     """
 
     #: of one review, and of one wrong answer that nobody stopped, in the same unit
@@ -117,9 +123,16 @@ class Certified:
             return _none(_too_few(evidence, least), self.kind, model, len(sure), *promise)
         shares = self._shares(len(sure), target)
         ends = _whole(sure, sequence(len(sure), target, delta / len(shares), min(shares)))
-        last = int(certified(wrong, ends, target, chances(ends, len(sure), delta, shares)))
+        spent = chances(ends, len(sure), delta, shares)
+        last, able = int(certified(wrong, ends, target, spent)), exact_p_value(0, ends - 1, target) <= spent
+        if not able.any():
+            why = f"tests begin with {ends[0]:,} of {len(sure):,} judged rows, too few for a proof without an error"
+            needed = rows_needed(target, float(spent.max())) + 1
+            what = f"{why}; it takes {needed:,}: judge more, or begin where a proof can be (start=0)"
+            return _none(what, self.kind, model, len(sure), *promise)
         if last < 0:
-            errors, first = int(wrong[: ends[0]].sum()), int(ends[0])
+            first = int(ends[able][0])
+            errors = int(wrong[:first].sum())
             why = f"of the {first:,} most confident judged rows {errors:,} were wrong ({errors / first:.1%})"
             what = "train the model, promise less, or on fresh rows begin elsewhere (start) or reorder (calibrate)"
             return _none(f"{why}: {what}", self.kind, model, len(sure), *promise)
@@ -176,7 +189,7 @@ def choose_threshold(
     """
     rows, version = _of_model(read(history), model)
     found = rule or Certified(target_risk=target_risk, confidence_level=confidence_level, start=start)
-    return found.fit(rows, model=version, seed=seed)
+    return _fitted(found, rows, version, seed)
 
 
 def by_group(
@@ -189,26 +202,38 @@ def by_group(
     rows, version = _of_model(read(history), model)
     if by not in rows.frame:
         raise BadInput(name="by", value=by, remedy=f"columns are {', '.join(map(str, rows.frame.columns[:20]))}")
-    groups = list(rows.frame[by].dropna().unique())
-    each = replace(
-        rule, confidence_level=1 - (1 - within("confidence_level", rule.confidence_level)) / max(len(groups), 1)
-    )
-    return {value: each.fit(rows[(rows.frame[by] == value).to_numpy(bool, na_value=False)], model=version, seed=seed)
+    if not hasattr(rule, "confidence_level"):
+        raise BadInput(name="rule", value=rule, remedy="promises nothing that groups could share; pass Certified(...)")
+    try:
+        groups = list(rows.frame[by].dropna().unique())
+    except TypeError as error:
+        raise BadInput(name="by", value=by, remedy=f"holds what cannot name a group ({error})") from None
+    delta = 1 - within("confidence_level", rule.confidence_level)
+    each = replace(rule, confidence_level=1 - delta / max(len(groups), 1))
+    return {value: _fitted(each, rows[(rows.frame[by] == value).to_numpy(bool, na_value=False)], version, seed)
             for value in groups}  # fmt: skip
 
 
-def _of_model(rows: History, model: str | None) -> tuple[History, str | None]:
+def _fitted(rule: ThresholdRule, rows: History, model: Any, seed: int) -> Certificate:
+    """Fit a threshold, and say on what its promise rests beside the judged rows."""
+    found, waits, hard = rule.fit(rows, model=model, seed=seed), int(waiting(rows).sum()), int(rows.hard.sum())
+    said = [f"the {waits:,} rows that wait for their judgement are like those that were judged"] if waits else []
+    said += [f"hard rules go on asking a person, as they did of {hard:,} rows"] if hard else []
+    return found if found.target_risk is None or not said else replace(found, provided=" and ".join(said))
+
+
+def _of_model(rows: History, model: Any) -> tuple[History, Any]:
     """Return the rows of one model, and which it is."""
     if "model" not in rows.frame:
         return rows, model
-    seen = rows.frame["model"].dropna().unique()
-    if model is None and len(seen) > 1:
-        names = ", ".join(spell(one) for one in seen[:10])
+    seen, unnamed = rows.frame["model"].dropna().unique().tolist(), int(rows.frame["model"].isna().sum())
+    if model is None and (len(seen) > 1 or (seen and unnamed)):
+        names = ", ".join([*map(spell, seen[:10]), *[f"{unnamed:,} rows without a model"] * (unnamed > 0)])
         raise BadInput(
             name="model", value=None, remedy=f"the history holds {names}; name the one that it shall hold for"
         )
     if model is None:
-        return rows, str(seen[0]) if len(seen) and rows.frame["model"].notna().all() else None
+        return rows, seen[0] if seen else None
     return rows[(rows.frame["model"] == model).to_numpy(bool, na_value=False)], model
 
 
