@@ -207,3 +207,11 @@ def test_thresholds_of_labels_that_never_come_and_certificates_of_other_models_a
     )
     kept = Certificate(threshold=0.5, target_risk=0.1, confidence_level=0.9, n=9, coverage=1, kind="c", model="v1")
     assert "certificate asks about all of these 2 rows, so no other rule matters" in odd(Policy(kept), given)
+
+
+def test_models_that_are_taken_together_are_named():
+    rng = np.random.default_rng(0)
+    sure = rng.beta(8, 0.8, 2000)
+    rows = {"confidence": sure, "wrong": rng.random(2000) > sure, "model": ["v1", "v2"] * 1000}
+    assert "answers of 2 models are taken together" in compare([Policy(0.9)], rows)._repr_html_()
+    assert "answers of 2 models are taken together" in search(rows, max_risk=0.2)._repr_html_()

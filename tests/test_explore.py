@@ -27,7 +27,10 @@ def test_what_it_says_can_be_counted_in_the_history():
         asked = 1 - 0.9 * passing.mean()
         assert one.reviews == pytest.approx(1000 * asked)
         assert one.per_hour == pytest.approx(10 * asked, rel=0.01)
-        assert one.cost == pytest.approx(1000 * (2 * asked + 50 * one.high * 0.9 * passing.mean()))
+        assert one.cost == pytest.approx(1000 * (2 * asked + 50 * one.high * passing.mean()))
+    free, stopped = (outlooks(HISTORY, Policy(0.8, audit_rate=1, audit_blocks=blocks), review_cost=0, error_cost=50)
+                     for blocks in (False, True))  # fmt: skip
+    assert max(one.cost for one in stopped) == 0 < min(one.cost for one in free)
 
 
 def test_without_times_or_costs_there_is_no_pace_and_no_cost():
@@ -68,3 +71,9 @@ def test_what_cannot_be_written_is_said_beside_the_button(tmp_path):
             explore(HISTORY, path=wrong)
     with pytest.raises(BadInput, match="error_cost"):
         explore(HISTORY, error_cost=-1)
+
+
+def test_models_that_are_taken_together_are_named_beside_the_button(tmp_path):
+    slider = explore(HISTORY.assign(model=["v1", "v2"] * 500), path=tmp_path / "policy.toml")
+    slider.choose(0.5)
+    assert slider._said.value == "answers of 2 models are taken together: v1 (500), v2 (500)"

@@ -312,8 +312,8 @@ def test_the_cost_is_that_of_reviews_errors_by_value_and_waiting():
     }  # fmt: skip
     policy = Policy(0.8, audit_rate=0.5)
     assert replay(policy, rows, prices=Prices(review=2)).outcome.cost == pytest.approx(1000 / 8 * 2 * (4 + 2))
-    assert replay(policy, rows, prices=Prices(error=10)).outcome.cost == pytest.approx(1000 / 8 * 10 * 2 / 4)
-    assert replay(policy, rows, prices=Prices(value=0.5)).outcome.cost == pytest.approx(1000 / 8 * 50 * 2 / 4)
+    assert replay(policy, rows, prices=Prices(error=10)).outcome.cost == pytest.approx(1000 / 8 * 10)
+    assert replay(policy, rows, prices=Prices(value=0.5)).outcome.cost == pytest.approx(1000 / 8 * 50)
     staff = Staff(reviewers=1, seconds=1800)
     waited = workload(policy, rows, staff).minutes.sum() / 60
     assert waited >= 0.5 + 1 + 1.5
@@ -404,3 +404,41 @@ def test_values_of_every_kind_come_back_from_a_file(produced):
         assert found["input.note"].tolist() == history["input.note"].tolist()
     guarded = read_export(folder / "history.csv")["input.note"]
     assert set(guarded) == {"=1+1", "'quoted", "plain", "007"}
+
+
+@pytest.mark.parametrize(("rate", "blocks", "wrong"), [(0, False, 1), (0.5, False, 1), (0.5, True, 0.5), (1, True, 0)])
+def test_an_audit_stops_an_error_only_where_callers_wait_for_it(rate, blocks, wrong):
+    rows = {"confidence": [0.9] * 100, "wrong": [True] * 10 + [False] * 90}
+    found = replay(Policy(0.5, audit_rate=rate, audit_blocks=blocks), rows, prices=Prices(error=100))
+    assert found.outcome.cost == pytest.approx(wrong * 10_000)
+
+
+@pytest.mark.parametrize(("columns", "coverage", "held"), [
+    ({}, 0.5, 100), ({"regulated": [True] * 60 + [False] * 140}, 0.5, 40),
+    ({"reasons": [["night"]] * 100 + [None] * 100}, 1.0, 0),
+])  # fmt: skip
+def test_what_a_hard_rule_without_a_name_sent_to_a_person_goes_there_again(columns, coverage, held):
+    rows = pd.DataFrame({"confidence": [0.99] * 200, "wrong": [False] * 200, "hard": [True] * 100 + [False] * 100})
+    rows = rows.assign(at_time="2026-01-05 08:00").assign(**columns)
+    found = replay(Policy(0.9, audit_rate=0), rows)
+    assert found.outcome.coverage == coverage
+    assert len(workload(Policy(0.9, audit_rate=0), rows, Staff(reviewers=1, seconds=1)).frame) == 200 * (1 - coverage)
+    assert (f"{held} go to a person by a hard rule that the history does not name" in found._repr_html_()) == bool(held)
+
+
+def test_audits_that_wait_and_models_that_are_pooled_are_said():
+    rows = {
+        "confidence": [0.9] * 300, "wrong": [False] * 200 + [None] * 100, "review_probability": [0.5] * 300,
+        "audit_probability": [0.5] * 300, "audit_uniform": [0.1] * 220 + [0.9] * 80, "model": ["v1"] * 99 + ["v2"] * 201,
+    }  # fmt: skip
+    found = replay(Policy(0.5), rows)
+    assert ", 20 wait still)" in str(found)
+    assert "answers of 2 models are taken together: v2 (201), v1 (99)" in found._repr_html_()
+    assert "taken together" not in replay(Policy(0.5), rows | {"model": ["v1"] * 300})._repr_html_()
+
+
+@pytest.mark.parametrize("name", ["value", "audit_uniform"])
+def test_numbers_that_are_none_are_refused_by_their_column(name):
+    rows = {"confidence": [0.9] * 4, "wrong": [False] * 4, name: ["x"] * 4}
+    with pytest.raises(BadInput, match=rf"{name} .*no number"):
+        replay(Policy(0.5), rows, prices=Prices(value=1))

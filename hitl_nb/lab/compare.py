@@ -12,7 +12,7 @@ from hitl_nb.display import Shows, Table, line, table
 from hitl_nb.errors import BadInput, EvidenceError
 from hitl_nb.evidence import Interval, clopper_pearson, share_difference
 from hitl_nb.lab.history import Bools
-from hitl_nb.lab.logged import Logged
+from hitl_nb.lab.logged import Logged, pooled
 from hitl_nb.lab.replay import Outcome, Prices, judge
 from hitl_nb.policy import Policy
 
@@ -36,6 +36,8 @@ class Comparison(Shows):
     n: int
     #: how often each interval holds, a share
     level: float
+    #: what else is to be known, a sentence each, such as that several models are taken together
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         front = [line(name) for name in self.frame.index[self.frame["front"]][:SHOWN]]
@@ -50,7 +52,7 @@ class Comparison(Shows):
         more = "more than the first"
         header = ("policy", "automatic", more, "wrong", more, "reviews in 1,000", "front")
         left = [f"{len(self.frame) - SHOWN:,} more are in .frame"] * (len(self.frame) > SHOWN)
-        return table(str(self), header, rows, [f"intervals at {self.level:.0%}, each for itself", *left])
+        return table(str(self), header, rows, [f"intervals at {self.level:.0%}, each for itself", *left, *self.notes])
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw risk against the share that goes through, with the interval of each policy and the front."""
@@ -111,7 +113,8 @@ def compare(
         first = automatic if first is None else first
         lines.append(figures(one) | _against(logged, first, automatic, level))
     frame = pd.DataFrame(lines, index=pd.Index([name for name, _ in pairs], name="policy"))
-    return Comparison(frame=frame.assign(front=_front(frame)), n=len(logged), level=level)
+    notes = tuple(pooled(logged.rows))
+    return Comparison(frame=frame.assign(front=_front(frame)), n=len(logged), level=level, notes=notes)
 
 
 def figures(found: Outcome) -> dict[str, float]:

@@ -12,6 +12,7 @@ from hitl_nb.display import line
 from hitl_nb.errors import BadInput
 from hitl_nb.evidence.check import within
 from hitl_nb.lab.history import History, read
+from hitl_nb.lab.logged import pooled
 from hitl_nb.lab.look import RiskCoverageDisplay
 from hitl_nb.policy import Policy
 
@@ -72,20 +73,21 @@ def outlooks(
     history
         What `read` takes.
     policy
-        Its audit rate counts among the reviews.
+        Its audit rate counts among the reviews; audits stop errors only where callers wait for them.
     review_cost, error_cost
         Of one review, and of one wrong answer that nobody stopped, in the same unit; a cost needs both.
     """
     rows: History = read(history)
     shown = RiskCoverageDisplay.from_history(rows, level=level, seed=seed).frame.iloc[::-1]
     known, pace = float(rows.open.mean()), rows.pace
+    stopped = policy.audit_rate * policy.audit_blocks
     prices = [float("nan") if cost is None else _cost(name, cost) for name, cost in
               (("review_cost", review_cost), ("error_cost", error_cost))]  # fmt: skip
     found = []
     for threshold, coverage, risk, low, high, _ in shown.itertuples(index=False):
         automatic = known * coverage
         asked = 1 - automatic + policy.audit_rate * automatic
-        cost = 1000 * (asked * prices[0] + automatic * (1 - policy.audit_rate) * high * prices[1])
+        cost = 1000 * (asked * prices[0] + automatic * (1 - stopped) * high * prices[1])
         found.append(Outlook(
             threshold=threshold, automatic=automatic, risk=risk, low=low, high=high, reviews=1000 * asked,
             per_hour=asked * pace, cost=cost,
@@ -107,6 +109,8 @@ class Explorer:
     policy: Policy
     #: file that the button writes
     path: Path
+    #: what is said beside the button, such as that several models are taken together
+    note: str = ""
     #: what a cell shows
     widget: Any = field(init=False)
 
@@ -163,7 +167,7 @@ class Explorer:
         found = self.outlook
         for name, shown in found.bars.items():
             self._bars[name].value, self._bars[name].description = shown
-        self._text.value, self._said.value = str(found), ""
+        self._text.value, self._said.value = str(found), self.note
 
     def _write(self) -> None:
         try:
@@ -202,5 +206,6 @@ def explore(
     if not target.parent.is_dir() or target.is_dir():
         raise BadInput(name="path", value=str(path), remedy="pass the name of a file in a folder that exists")
     chosen = Policy() if policy is None else policy
-    found = outlooks(history, chosen, review_cost=review_cost, error_cost=error_cost, level=level, seed=seed)
-    return Explorer(outlooks=found, policy=chosen, path=target)
+    rows = read(history)
+    found = outlooks(rows, chosen, review_cost=review_cost, error_cost=error_cost, level=level, seed=seed)
+    return Explorer(outlooks=found, policy=chosen, path=target, note="; ".join(pooled(rows)))

@@ -12,7 +12,7 @@ from hitl_nb.errors import EvidenceError
 from hitl_nb.evidence import Interval, clopper_pearson
 from hitl_nb.evidence.check import within
 from hitl_nb.lab.history import Bools
-from hitl_nb.lab.logged import Logged
+from hitl_nb.lab.logged import Logged, pooled
 from hitl_nb.lab.workload import Staff, Workload, staffed, workload
 from hitl_nb.policy import Decisions, Policy
 from hitl_nb.policy.batch import Array
@@ -62,7 +62,8 @@ class Outcome:
     reviews: float
     #: the same an hour, at the pace at which the rows came; NaN where no times tell
     per_hour: float
-    #: best guess of the cost of 1,000 rows; NaN where no price was given, or nothing can be said of errors
+    #: best guess of the cost of 1,000 rows; NaN where no price was given, or nothing can be said of errors. An audit
+    #: stops an error only where callers wait for it (``audit_blocks``)
     cost: float
 
 
@@ -135,7 +136,8 @@ class Replay(Shows):
         one, n = self.outcome, int(self.changed.sum())
         wrong = f"of their errors nothing can be said: {one.unsaid}"
         if one.risk is not None:
-            judged = f"({one.risk.n:,} judged of {int(self.automatic.sum()):,})"
+            waits = f", {self._waiting:,} wait still" if self._waiting else ""
+            judged = f"({one.risk.n:,} judged of {int(self.automatic.sum()):,}{waits})"
             wrong = f"with {self.level:.0%} confidence reviewers would disagree with at most {one.at_most:.1%} of those"
             wrong = f"{wrong} {judged}"
         was = f" ({self.before.coverage:.1%} in the log)" if self.before else ""
@@ -148,16 +150,25 @@ class Replay(Shows):
         rows = zip(_FIGURES, *map(_spelled, both), strict=True)
         return table(str(self), header, [row for row in rows if any(row[1:])], self._notes())
 
+    @property
+    def _waiting(self) -> int:
+        return int((self.logged.waiting & self.automatic).sum())
+
+    @property
+    def _held(self) -> int:
+        return int((self.logged.unexplained & ~self.policy.asks(self.logged.batch)).sum())
+
     def _notes(self) -> list[str]:
         asked = [(line(f.rule), int((f.fired & self.changed & ~self.automatic).sum())) for f in self.decisions.findings]
         by = ", ".join(f"{rule} {n:,}" for rule, n in asked if n)
-        freed, waiting = int((self.changed & self.automatic).sum()), int((self.logged.waiting & self.automatic).sum())
+        freed, waiting, held = int((self.changed & self.automatic).sum()), self._waiting, self._held
         said = [
             (by, f"now to a person, by rule: {by}"),
             (freed, f"now automatic: {freed:,}; changes() says of each row why"),
             (waiting, f"{waiting:,} of the automatic wait for their judgement: this holds if they are like the others"),
+            (held, f"{held:,} go to a person by a hard rule that the history does not name: add its reasons"),
         ]
-        return [text for there, text in said if there]
+        return [*(text for there, text in said if there), *pooled(self.logged.rows)]
 
     def plot(self, ax: Axes | None = None, *, bins: int = 40) -> Axes:
         """Draw the routes by confidence, and those that change."""
@@ -194,7 +205,8 @@ def replay(
         What `read` takes, such as ``queue.history(inputs=True)``; or a `Logged`, which many replays share. Inputs stand
         in columns ``input.<name>``. Logged audit draws are used again.
     prices
-        What reviews, errors and waiting cost; a price of waiting needs what `workload` needs.
+        What reviews, errors and waiting cost; a price of waiting needs what `workload` needs. Whether audits stopped
+        errors is taken from the policy, for the logged routes too.
     staff
         Who judges, for the waiting; see `workload`.
     level
@@ -217,12 +229,12 @@ def replay(
     """
     logged = Logged.of(history, seed)
     automatic, outcome = judge(policy, logged, prices=prices, staff=staff, level=level, seed=seed)
-    old, chance, before, work = logged.automatic, logged.rows.probability, None, None
+    old, chance, before, work = logged.automatic, logged.chance, None, None
     if old is not None:
         if _waits(prices):
             asked, ranks = ~old | (logged.uniform < chance), logged.decide(policy).priority
             work = staffed(logged, asked, ranks, staff, policy.deadline, seed)
-        before = _outcome(logged, old, float(chance.sum(where=old)), prices, work, level)
+        before = _outcome(logged, old, float(chance.sum(where=old)), policy.audit_blocks, prices, work, level)
     return Replay(policy=policy, logged=logged, automatic=automatic, level=level, outcome=outcome, before=before)
 
 
@@ -233,7 +245,8 @@ def judge(
     within("level", level, 0.5, inside=True)
     automatic = logged.passes(policy)
     work = workload(policy, logged, staff, seed=seed) if _waits(prices) else None
-    return automatic, _outcome(logged, automatic, policy.audit_rate * int(automatic.sum()), prices, work, level)
+    audits = policy.audit_rate * int(automatic.sum())
+    return automatic, _outcome(logged, automatic, audits, policy.audit_blocks, prices, work, level)
 
 
 def _waits(prices: Prices | None) -> bool:
@@ -241,8 +254,9 @@ def _waits(prices: Prices | None) -> bool:
 
 
 def _outcome(
-    logged: Logged, automatic: Bools, audits: float, prices: Prices | None, work: Workload | None, level: float
-) -> Outcome:
+    logged: Logged, automatic: Bools, audits: float, blocks: bool, prices: Prices | None, work: Workload | None,
+    level: float,
+) -> Outcome:  # fmt: skip
     n, passed = max(1, len(logged)), int(automatic.sum())
     reviews, unsaid, risk, at_most, loss, cost = len(logged) - passed + audits, None, None, np.nan, np.nan, np.nan
     try:
@@ -254,7 +268,7 @@ def _outcome(
     except EvidenceError as error:
         unsaid = str(error)
     if prices:
-        lost = (passed - audits) * loss if passed and (prices.error or prices.value) else 0.0
+        lost = (passed - audits * blocks) * loss if passed and (prices.error or prices.value) else 0.0
         waited = float(work.minutes.sum()) / 60 if work else 0.0
         cost = 1000 / n * (prices.review * reviews + prices.delay * waited + lost)
     return Outcome(

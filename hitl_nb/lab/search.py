@@ -14,7 +14,7 @@ from hitl_nb.evidence import clopper_pearson
 from hitl_nb.evidence.check import count, within
 from hitl_nb.lab.compare import figures
 from hitl_nb.lab.history import History, read
-from hitl_nb.lab.logged import Logged
+from hitl_nb.lab.logged import Logged, pooled
 from hitl_nb.lab.replay import Prices, Replay, judge, replay
 from hitl_nb.policy import Policy
 
@@ -53,7 +53,7 @@ class Search(Shows):
         rows = [(f"{one.threshold:.3f}", f"{one.audit_rate:.3g}", f"{one.coverage:.1%}", f"{one.at_most:.2%}",
                  f"{one.provable:.2%}", f"{one.reviews:,.1f}") for one in self.frame[:8].itertuples()]  # fmt: skip
         header = ("threshold", "audits", "automatic", "wrong, at most", "its audits would show", "reviews in 1,000")
-        return table(str(self), header, rows)
+        return table(str(self), header, rows, pooled(self.unseen.logged.rows) if self.unseen else [])
 
 
 def search(

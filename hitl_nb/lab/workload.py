@@ -156,7 +156,8 @@ def workload(policy: Policy, history: Any, staff: Staff | None = None, *, seed: 
     """
     logged = Logged.of(history)
     decided = logged.decide(policy)
-    return staffed(logged, decided.audit | ~decided.approved, decided.priority, staff, policy.deadline, seed)
+    asked = decided.audit | ~decided.approved | logged.unexplained
+    return staffed(logged, asked, decided.priority, staff, policy.deadline, seed)
 
 
 def staffed(
