@@ -168,3 +168,20 @@ def test_no_error_at_all_is_no_part_that_is_worse():
     found = slices(rows(b=0.0, others=0.0), threshold=0.85)
     assert (found.frame["p"] == 1).all()
     assert found.frame["lift"].tolist() == [1.0] * 7
+
+
+def test_columns_named_by_numbers_are_looked_at_and_those_of_a_log_are_not():
+    frame = rows().rename(columns={"country": 0})
+    frame = frame.assign(
+        outcome=np.where(frame["wrong"], "reject", "approve"), reviewer="ann", model=["v1", "v2"] * 1500
+    )
+    found = slices(frame, threshold=0.5)
+    assert set(found.frame["field"]) == {"0", "amount", "model"}
+    assert found.frame.iloc[0][["field", "value"]].tolist() == ["0", "b"]
+    assert "answers of 2 models are taken together" in found._repr_html_()
+
+
+def test_what_was_to_be_reviewed_did_not_go_through_even_if_it_waits():
+    frame = rows(400).assign(review_probability=[1.0, 0.5] * 200).astype({"wrong": "object"})
+    frame.loc[::8, "wrong"] = None
+    assert slices(frame).frame["rows"].max() <= 200

@@ -14,6 +14,7 @@ from hitl_nb.errors import BadInput, EvidenceError
 from hitl_nb.evidence import clopper_pearson
 from hitl_nb.evidence.check import count, within
 from hitl_nb.lab.history import Bools, read
+from hitl_nb.lab.logged import chances, pooled
 from hitl_nb.policy import FieldAbove, Predicate
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
     from hitl_nb.policy import Batch
 
-#: columns of a frame of one's own that say nothing of an input
-_OURS = {"confidence", "wrong", "label", "review_probability", "hard"}
+#: columns that say nothing of an input: what became of it is known only once it is decided or judged
+_OURS = {"confidence", "wrong", "label", "review_probability", "hard", "task_id", "at_time", "outcome", "reviewer",
+         "policy", "status", "priority", "expertise", "deadline", "reasons", "audit_uniform", "audit_probability",
+         "claimed_at", "reviewed_at"}  # fmt: skip
 #: columns of what is found
 COLUMNS = ("field", "value", "rows", "judged", "wrong", "risk", "low", "high", "lift", "p")
 #: a column with more different values than this is looked at only if it holds numbers
@@ -91,6 +94,8 @@ class Slices(Shows):
     #: error of all that goes through, a share, and the judged rows behind it
     risk: float
     n: int
+    #: what else is to be known, a sentence each, such as that several models are taken together
+    notes: tuple[str, ...] = ()
 
     def rule(self, number: int = 0) -> FieldAbove | Predicate:
         """Return a rule for one line, to be added to a policy: ``Policy(..., rules=(found.rule(0),))``."""
@@ -106,7 +111,8 @@ class Slices(Shows):
             for i, one in enumerate(self.frame.head(10).itertuples(index=False))
         ]  # fmt: skip
         header = ("", "field", "value", "rows", "wrong", f"at {self.level:.0%}", "lift", "p")
-        return table(title, header, lines, ["add a line as a rule: Policy(..., rules=(found.rule(0),))"], [fact])
+        notes = ["add a line as a rule: Policy(..., rules=(found.rule(0),))"]
+        return table(title, header, lines, notes, [fact, *self.notes])
 
 
 def slices(
@@ -147,7 +153,7 @@ def slices(
 
     rows, delta = read(history), 1 - within("level", level, inside=True)
     limit = None if threshold is None else within("threshold", threshold)
-    passed = rows[rows.open & (rows.probability < 1 if limit is None else rows.confidence >= limit)]
+    passed = rows[rows.open & (chances(rows) < 1 if limit is None else rows.confidence >= limit)]
     if not len(passed):
         raise EvidenceError(what="nothing goes through without a person; pass threshold=, from which it would")
     judged, _ = passed.sample(seed)
@@ -164,12 +170,14 @@ def slices(
         one = clopper_pearson(bad, seen, 1 - delta / len(found))
         p = float(hypergeom.sf(bad - 1, n, wrong.sum(), seen))
         lift = one.estimate / risk if risk else 1.0
-        lines.append((part.column, str(part), int(inside.sum()), seen, bad, one.estimate, one.low, one.high, lift, p))
+        many = int(inside.sum())
+        lines.append((str(part.column), str(part), many, seen, bad, one.estimate, one.low, one.high, lift, p))
     made = pd.DataFrame(lines, columns=list(COLUMNS))
     order = np.lexsort((-made["lift"], made["p"]))
     made = made.iloc[order].reset_index(drop=True)
     made["p"] = np.minimum(1, np.maximum.accumulate(made["p"] * np.arange(len(made), 0, -1)))  # Holm 1979
-    return Slices(frame=made, parts=tuple(found[k][0] for k in order), level=level, risk=float(risk), n=n)
+    parts = tuple(found[k][0] for k in order)
+    return Slices(frame=made, parts=parts, level=level, risk=float(risk), n=n, notes=tuple(pooled(rows)))
 
 
 def _parts(frame: pd.DataFrame, fields: Sequence[str] | None, bins: int) -> Iterator[Slice]:
@@ -180,11 +188,11 @@ def _parts(frame: pd.DataFrame, fields: Sequence[str] | None, bins: int) -> Iter
         fields = [
             name for name in map(str, frame.columns) if name.startswith("input.") or name in ("prediction", "group")
         ]
-    for name in [str(name) for name in frame.columns if name not in _OURS] if fields is None else fields:
+    for name in [name for name in frame.columns if name not in _OURS] if fields is None else fields:
         if name not in frame:
             raise BadInput(name="fields", value=name, remedy=f"columns are {', '.join(map(str, frame.columns[:20]))}")
-        column, short = frame[name].dropna(), name.removeprefix("input.")
-        field = {"prediction": "prediction.label", "group": None}.get(name, name if "." in short else short)
+        column, short = frame[name].dropna(), str(name).removeprefix("input.")
+        field = {"prediction": "prediction.label", "group": None}.get(name, str(name) if "." in short else short)
         if column.dtype == object and not all(isinstance(value, Hashable) for value in column):
             continue
         values = column.unique()
