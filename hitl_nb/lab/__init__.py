@@ -1,7 +1,7 @@
 """What a policy automates, how often that is wrong, and how sure this is; no queue is needed."""
 
 from hitl_nb.lab.answers import from_json_lines, from_probabilities
-from hitl_nb.lab.arms import Simulation, Verdict
+from hitl_nb.lab.arms import ArmVerdict, Simulation
 from hitl_nb.lab.audit import AuditPlan, choose_audits, plan_audits
 from hitl_nb.lab.calibrate import Calibrated, calibrate
 from hitl_nb.lab.check import Check, check
@@ -23,11 +23,11 @@ from hitl_nb.lab.threshold import Capacity, Certified, Cost, Fixed, ThresholdRul
 from hitl_nb.lab.workload import Staff, Workload, workload
 
 __all__ = [
-    "AuditPlan", "Calibrated", "Capacity", "Certified", "Check", "Comparison", "ConfidenceDisplay", "Cost",
-    "DriftAlarm", "DriftState", "Evidence", "Explorer", "Fixed", "History", "Logged", "Outcome", "Outlook",
+    "ArmVerdict", "AuditPlan", "Calibrated", "Capacity", "Certified", "Check", "Comparison", "ConfidenceDisplay",
+    "Cost", "DriftAlarm", "DriftState", "Evidence", "Explorer", "Fixed", "History", "Logged", "Outcome", "Outlook",
     "PolicyCheck", "Prices", "ReliabilityDisplay", "Replay", "RiskCoverageDisplay", "RiskEstimate", "Search",
-    "Sequential", "Simulation", "Slice", "Slices", "Staff", "ThresholdRule", "Verdict", "Workload", "by_group",
-    "calibrate", "check", "check_policy", "choose_audits", "choose_threshold", "compare", "estimate_risk", "explore",
+    "Sequential", "Simulation", "Slice", "Slices", "Staff", "ThresholdRule", "Workload", "by_group", "calibrate",
+    "check", "check_policy", "choose_audits", "choose_threshold", "compare", "estimate_risk", "explore",
     "from_json_lines", "from_probabilities", "outlooks", "plan_audits", "read", "read_export", "replay",
     "risk_coverage", "search", "simulate", "slices", "workload",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ ARM, WORLD = ["strategy", "weighting", "rule"], "reviewer_error"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class ArmVerdict:
     """Which arm was best, and whether that is proven; made by `Simulation.verdicts`."""
 
     #: ``area``, ``accuracy`` or ``cost``
@@ -111,7 +111,7 @@ class Simulation(Shows):
             found[float(str(world))] = best, lead.to_frame("behind").assign(**ends)
         return found
 
-    def verdicts(self, measure: str = "area") -> list[Verdict]:
+    def verdicts(self, measure: str = "area") -> list[ArmVerdict]:
         """Return for each share of reviewer error which arm was best, and whether that is proven; of one arm, nothing.
 
         Parameters
@@ -130,7 +130,7 @@ class Simulation(Shows):
             rival, missing = gaps["low"].argmin() if len(gaps) else None, gaps["needed"].max() ** 2 - n
             if rival is not None:
                 lead, low, high, _ = map(float, gaps.iloc[rival])
-                found.append(Verdict(
+                found.append(ArmVerdict(
                     measure=measure, reviewer_error=world, best=", ".join(best), rival=", ".join(gaps.index[rival]),
                     lead=lead, low=low, high=high, level=self.level, seeds=n,
                     seeds_missing=None if missing > MOST_SEEDS else max(1, LEAST_SEEDS - n, math.ceil(missing)),
