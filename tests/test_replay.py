@@ -429,7 +429,8 @@ def test_what_a_hard_rule_without_a_name_sent_to_a_person_goes_there_again(colum
 def test_audits_that_wait_and_models_that_are_pooled_are_said():
     rows = {
         "confidence": [0.9] * 300, "wrong": [False] * 200 + [None] * 100, "review_probability": [0.5] * 300,
-        "audit_probability": [0.5] * 300, "audit_uniform": [0.1] * 220 + [0.9] * 80, "model": ["v1"] * 99 + ["v2"] * 201,
+        "audit_probability": [0.5] * 300, "audit_uniform": [0.1] * 220 + [0.9] * 80,
+        "model": ["v1"] * 99 + ["v2"] * 201,
     }  # fmt: skip
     found = replay(Policy(0.5), rows)
     assert ", 20 wait still)" in str(found)
@@ -442,3 +443,13 @@ def test_numbers_that_are_none_are_refused_by_their_column(name):
     rows = {"confidence": [0.9] * 4, "wrong": [False] * 4, name: ["x"] * 4}
     with pytest.raises(BadInput, match=rf"{name} .*no number"):
         replay(Policy(0.5), rows, prices=Prices(value=1))
+
+
+def test_rows_of_which_every_answer_waits_are_not_said_to_have_had_no_chance():
+    rows = read(
+        {"confidence": [0.9] * 4, "wrong": [False] * 2 + [None] * 2, "review_probability": [1.0, 1.0, 0.5, 0.5]}
+    )
+    waits = replace(rows, probability=np.array([1.0, 1.0, 0.0, 0.0]))
+    assert (
+        replay(Policy(0.8), waits).outcome.unsaid == "2 of 4 rows are like rows that all wait; have those judged first"
+    )

@@ -104,8 +104,13 @@ class Logged:
         """
         n, least = np.count_nonzero(among), self._least(among)
         if least <= 0:
-            unseen = int((among & (self.rows.probability <= 0)).sum())
-            raise EvidenceError(what=f"{unseen:,} of {n:,} rows had no chance of being judged; audit them first")
+            unseen, why = among & (self.chance <= 0), "had no chance of being judged; audit them first"
+            if not unseen.any():
+                unseen, why = (
+                    among & (self.rows.probability <= 0),
+                    "are like rows that all wait; have those judged first",
+                )
+            raise EvidenceError(what=f"{np.count_nonzero(unseen):,} of {n:,} rows {why}")
         found = np.flatnonzero(among & (self._turn < least))
         if not len(found):
             raise EvidenceError(what=f"none of {n:,} rows is judged" if n else "no row goes through without a person")
