@@ -450,6 +450,4 @@ def test_rows_of_which_every_answer_waits_are_not_said_to_have_had_no_chance():
         {"confidence": [0.9] * 4, "wrong": [False] * 2 + [None] * 2, "review_probability": [1.0, 1.0, 0.5, 0.5]}
     )
     waits = replace(rows, probability=np.array([1.0, 1.0, 0.0, 0.0]))
-    assert (
-        replay(Policy(0.8), waits).outcome.unsaid == "2 of 4 rows are like rows that all wait; have those judged first"
-    )
+    assert replay(Policy(0.8), waits).outcome.unsaid == "2 of 4 rows are like rows that all wait; judge those first"

@@ -104,13 +104,10 @@ class Logged:
         """
         n, least = np.count_nonzero(among), self._least(among)
         if least <= 0:
-            unseen, why = among & (self.chance <= 0), "had no chance of being judged; audit them first"
-            if not unseen.any():
-                unseen, why = (
-                    among & (self.rows.probability <= 0),
-                    "are like rows that all wait; have those judged first",
-                )
-            raise EvidenceError(what=f"{np.count_nonzero(unseen):,} of {n:,} rows {why}")
+            never = bool((among & (self.chance <= 0)).any())
+            some = among & ((self.chance if never else self.rows.probability) <= 0)
+            why = "had no chance of being judged; audit them" if never else "are like rows that all wait; judge those"
+            raise EvidenceError(what=f"{np.count_nonzero(some):,} of {n:,} rows {why} first")
         found = np.flatnonzero(among & (self._turn < least))
         if not len(found):
             raise EvidenceError(what=f"none of {n:,} rows is judged" if n else "no row goes through without a person")
