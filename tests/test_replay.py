@@ -271,7 +271,7 @@ def test_rows_that_wait_are_counted():
         "confidence": [0.9, 0.8, 0.7], "wrong": [False, None, None], "review_probability": [1.0, 1.0, 0.1],
         "audit_probability": [0.0, 0.0, 0.1], "audit_uniform": [0.5, 0.5, 0.5],
     })  # fmt: skip
-    assert found.logged.waiting.tolist() == [False, True, False]
+    assert found.logged.rows.waiting.tolist() == [False, True, False]
     assert "1 of the automatic wait" in found._table().notes[-1]
 
 

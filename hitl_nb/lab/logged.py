@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import cached_property
 from itertools import repeat
 from operator import is_not
 from typing import Any
@@ -44,13 +43,9 @@ class Logged:
         self.rows, self.batch = rows, _Columns(rows)
         #: the logged draws, float64 of shape (n,); NaN where none was logged
         self.uniform = self.floats("audit_uniform")
-        #: the logged chances of being judged, shape (n,), before what waits is taken off
-        self.chance: Floats = chances(rows)
         logged = "review_probability" in rows.frame and "audit_probability" in rows.frame
         #: what the log let through without a person, audited or not; None where routes were not logged
-        self.automatic: Bools | None = (self.floats("audit_probability") > 0) | (self.chance < 1) if logged else None
-        #: rows that were to be judged, by a rule or a drawn audit, and wait still
-        self.waiting: Bools = waiting(rows)
+        self.automatic: Bools | None = ~rows.asked if logged else None
         named = rows.frame["reasons"].notna().to_numpy(bool) if "reasons" in rows.frame else False
         #: rows that a hard rule sent to a person, and no reason says which: whatever the policy, they go there again
         self.unexplained: Bools = rows.hard & ~np.asarray(named, dtype=bool)
@@ -104,8 +99,8 @@ class Logged:
         """
         n, least = np.count_nonzero(among), self._least(among)
         if least <= 0:
-            never = bool((among & (self.chance <= 0)).any())
-            some = among & ((self.chance if never else self.rows.probability) <= 0)
+            never = bool((among & (self.rows.logged <= 0)).any())
+            some = among & ((self.rows.logged if never else self.rows.probability) <= 0)
             why = "had no chance of being judged; audit them" if never else "are like rows that all wait; judge those"
             raise EvidenceError(what=f"{np.count_nonzero(some):,} of {n:,} rows {why} first")
         found = np.flatnonzero(among & (self._turn < least))
@@ -118,28 +113,6 @@ class Logged:
         if len(self._levels) > _FEW:
             return float(np.where(among, chance, 1.0).min(initial=1.0))
         return next((level for level in self._levels if (among & (chance == level)).any()), 1.0)
-
-    def times(self, name: str) -> Floats | None:
-        """Return a column of times in seconds, NaN where there is none; None without the column."""
-        import pandas as pd
-
-        if name not in self.rows.frame:
-            return None
-        given = self.rows.frame[name]
-        try:
-            found = pd.to_datetime(given, format="ISO8601", utc=True)
-        except (ValueError, TypeError) as error:
-            raise BadInput(name=name, value=given.iloc[0], remedy=f"holds what is no time ({error})") from None
-        since = (found - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-        return np.asarray(since.to_numpy(np.float64, na_value=np.nan))
-
-    @cached_property
-    def hours(self) -> float:
-        """How long it took from the first row to the last; NaN where no times tell."""
-        times = self.times("at_time")
-        known = np.empty(0) if times is None else times[~np.isnan(times)]
-        span = float(np.ptp(known)) / 3600 if len(known) else 0.0
-        return span or float("nan")
 
     def floats(self, name: str) -> Floats:
         """Return a column of numbers, NaN where there is none."""
@@ -155,18 +128,6 @@ def numbers(rows: History, name: str) -> Floats:
     except (ValueError, TypeError) as error:
         remedy = f"holds what is no number ({error}); make it numbers"
         raise BadInput(name=name, value=str(rows.frame[name].dtype), remedy=remedy) from None
-
-
-def chances(rows: History) -> Floats:
-    """Return the chances of being judged as they were logged, shape (n,), those that wait for their judgement too."""
-    logged = "review_probability" in rows.frame
-    return np.nan_to_num(numbers(rows, "review_probability")) if logged else rows.probability
-
-
-def waiting(rows: History) -> Bools:
-    """Return the rows that were to be judged, by a rule or a drawn audit, and wait still."""
-    drawn = numbers(rows, "audit_uniform") < numbers(rows, "audit_probability")
-    return ((chances(rows) >= 1) | drawn) & ~rows.judged
 
 
 def pooled(rows: History) -> list[str]:

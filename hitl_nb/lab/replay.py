@@ -152,7 +152,7 @@ class Replay(Shows):
 
     @property
     def _waiting(self) -> int:
-        return int((self.logged.waiting & self.automatic).sum())
+        return int((self.logged.rows.waiting & self.automatic).sum())
 
     @property
     def _held(self) -> int:
@@ -229,7 +229,7 @@ def replay(
     """
     logged = Logged.of(history, seed)
     automatic, outcome = judge(policy, logged, prices=prices, staff=staff, level=level, seed=seed)
-    old, chance, before, work = logged.automatic, logged.chance, None, None
+    old, chance, before, work = logged.automatic, logged.rows.logged, None, None
     if old is not None:
         if _waits(prices):
             asked, ranks = ~old | (logged.uniform < chance), logged.decide(policy).priority
@@ -273,7 +273,7 @@ def _outcome(
         cost = 1000 / n * (prices.review * reviews + prices.delay * waited + lost)
     return Outcome(
         coverage=passed / n, risk=risk, at_most=at_most, unsaid=unsaid, reviews=1000 * reviews / n,
-        per_hour=reviews / logged.hours, cost=cost,
+        per_hour=reviews / n * logged.rows.pace, cost=cost,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from hitl_nb.errors import BadInput, EvidenceError
 from hitl_nb.evidence import clopper_pearson
 from hitl_nb.evidence.check import count, within
 from hitl_nb.lab.history import Bools, read
-from hitl_nb.lab.logged import chances, pooled
+from hitl_nb.lab.logged import pooled
 from hitl_nb.policy import FieldAbove, Predicate
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def slices(
 
     rows, delta = read(history), 1 - within("level", level, inside=True)
     limit = None if threshold is None else within("threshold", threshold)
-    passed = rows[rows.open & (chances(rows) < 1 if limit is None else rows.confidence >= limit)]
+    passed = rows[rows.open & (~rows.asked if limit is None else rows.confidence >= limit)]
     if not len(passed):
         raise EvidenceError(what="nothing goes through without a person; pass threshold=, from which it would")
     judged, _ = passed.sample(seed)

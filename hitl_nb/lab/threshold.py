@@ -14,7 +14,6 @@ from hitl_nb.evidence import Certificate
 from hitl_nb.evidence.check import within
 from hitl_nb.evidence.selection import certified, chances, exact_p_value, rows_needed, sequence, starts
 from hitl_nb.lab.history import Evidence, History, read
-from hitl_nb.lab.logged import waiting
 
 
 class ThresholdRule(Protocol):
@@ -216,7 +215,7 @@ def by_group(
 
 def _fitted(rule: ThresholdRule, rows: History, model: Any, seed: int) -> Certificate:
     """Fit a threshold, and say on what its promise rests beside the judged rows."""
-    found, waits, hard = rule.fit(rows, model=model, seed=seed), int(waiting(rows).sum()), int(rows.hard.sum())
+    found, waits, hard = rule.fit(rows, model=model, seed=seed), int(rows.waiting.sum()), int(rows.hard.sum())
     said = [f"the {waits:,} rows that wait for their judgement are like those that were judged"] if waits else []
     said += [f"hard rules go on asking a person, as they did of {hard:,} rows"] if hard else []
     return found if found.target_risk is None or not said else replace(found, provided=" and ".join(said))

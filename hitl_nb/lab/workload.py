@@ -166,7 +166,7 @@ def staffed(
     """Simulate the reviews of some rows; see `workload`."""
     import pandas as pd
 
-    staff, arrived, held = staff or Staff(), logged.times("at_time"), logged.rows.frame
+    staff, arrived, held = staff or Staff(), logged.rows.times("at_time"), logged.rows.frame
     if arrived is None or np.isnan(arrived[asked]).any():
         raise EvidenceError(what="rows have no at_time, so nothing tells how many come at once; add that column")
     took = np.array([staff.seconds]) if staff.seconds else _measured(logged)
@@ -198,7 +198,7 @@ def _measured(logged: Logged) -> Floats:
     """Return how long reviews took, in seconds."""
     import pandas as pd
 
-    claimed, reviewed, held = logged.times("claimed_at"), logged.times("reviewed_at"), logged.rows.frame
+    claimed, reviewed, held = logged.rows.times("claimed_at"), logged.rows.times("reviewed_at"), logged.rows.frame
     if claimed is None or reviewed is None or "reviewer" not in held:
         raise EvidenceError(what="no claimed_at, reviewed_at and reviewer tell how long a review takes; pass seconds=")
     who = pd.factorize(held["reviewer"])[0]
