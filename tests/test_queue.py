@@ -3,7 +3,6 @@
 import json
 import threading
 import tracemalloc
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import duckdb
@@ -33,10 +32,10 @@ from hitl_nb.errors import (
     TaskNotFound,
     UndoRefused,
 )
-from hitl_nb.orchestrator.route import route_one
 from hitl_nb.payload import canonical, parse
-from hitl_nb.policy.policy import id_pairs
 from hitl_nb.queue import upkeep
+from hitl_nb.queue.row import TaskRow, dump_reasons
+from hitl_nb.task import Reason
 
 #: every test with a queue runs over HTTP, too
 OVER_HTTP = True
@@ -843,14 +842,16 @@ def test_a_disputed_task_stays_disputed_when_replaced(queue, ask):
 # -- scored anew
 
 LOOSE = Policy(0.85, rules=(FieldAbove(field="amount", bound=1000, expertise="law"),), audit_rate=1.0)
+ROUTES = {"high": 2, "medium": 1, "low": 0}
 
 
-def scored(task, confidence, policy=LOOSE, **facts):
+def scored(task, priority, expertise=None, says="sure"):
     """Return what a later model and a policy make of a task as it was read."""
-    told = {**task.ai_prediction, "label": "ham", "confidence": confidence, "model": "v2"} | facts
-    roles = dict.fromkeys(("key", "subject", "group", "value"))
-    _, ready = route_one(policy, task.input_data, told, roles, id_pairs([task.task_id], 1), START)
-    return replace(ready, row=replace(ready.row, version=task.version))
+    reason = Reason(rule="rescored", says="Model {bound}: " + says, bound="v2", hard=True)
+    return TaskRow(
+        task_id=task.task_id, status="pending_review", created_at=START, priority=ROUTES[priority],
+        expertise=expertise, version=task.version, reasons=dump_reasons([reason]),
+    )  # fmt: skip
 
 
 def anew(queue, *ready, policy=LOOSE):
@@ -863,53 +864,53 @@ def routed(queue, confidence=0.6, amount=3, **roles):
     return queue.get(made.process({"amount": amount}, told, **roles)["task_id"])
 
 
-def test_a_task_scored_anew_has_another_order_route_and_reasons_and_every_fact_of_its_caller(queue):
+def test_a_task_scored_anew_has_another_order_and_route_and_a_reason_more(queue):
     first, second = routed(queue, 0.6), routed(queue, 0.65, amount=5000)
-    assert anew(queue, scored(first, 0.8), scored(second, 0.3)) == [first.task_id, second.task_id]
+    assert anew(queue, scored(first, "low"), scored(second, "high", "law")) == [first.task_id, second.task_id]
     low, high = queue.get(first.task_id), queue.get(second.task_id)
-    assert (low.priority, high.priority, high.expertise, low.model) == ("low", "high", "law", "v2")
-    assert low.ai_prediction == first.ai_prediction | {"label": "ham", "confidence": 0.8, "model": "v2"}
-    assert low.input_data == first.input_data
-    assert low.reason == "Low confidence: 0.8"
-    assert [reason.text for reason in low.reasons][1:] == ["Sent to a person when model v1 was in use"]
+    assert (low.priority, high.priority, low.expertise, high.expertise) == ("low", "high", None, "law")
+    assert [reason.text for reason in low.reasons] == ["Low confidence: 0.6", "Model v2: sure"]
     assert [task.task_id for task in queue.claim(LAWYER, n=2)] == [second.task_id, first.task_id]
-    assert "scored it anew by a later model" in queue.explain(first.task_id)
+    assert "ordered it anew by a later model" in queue.explain(first.task_id)
+    assert queue.events(move="rescore")[0]["body"]["policy"] == LOOSE.fingerprint
     assert queue.verify() == []
 
 
-def test_a_task_that_would_pass_now_still_waits_for_its_person(queue):
+def test_who_approves_a_task_that_was_scored_anew_approves_what_its_caller_handed_in(queue):
     task = routed(queue)
-    assert anew(queue, scored(task, 0.99)) == [task.task_id]
+    anew(queue, scored(task, "low"))
     now = queue.get(task.task_id)
-    assert (now.status, now.reason) == ("pending_review", "Sent to a person when model v1 was in use")
-    assert not now.audit
-    queue.resolve(task.task_id, "ann", "approve", shown=now.shown)
-    assert queue.deliver(task.task_id, "svc").answer["label"] == "ham"
+    same = ("input_data", "ai_prediction", "confidence", "model", "policy", "version", "shown", "status")
+    assert [getattr(now, name) for name in same] == [getattr(task, name) for name in same]
+    queue.resolve(task.task_id, "ann", "approve", shown=task.shown)
+    assert queue.deliver(task.task_id, "svc").answer == task.ai_prediction
+    assert queue.verify() == []
 
 
-def test_a_task_that_an_older_model_chose_is_no_evidence_about_a_later_one(queue):
+def test_a_task_that_a_later_model_put_in_its_place_is_no_evidence_for_a_threshold(queue):
     task = routed(queue)
-    anew(queue, scored(task, 0.99))
+    anew(queue, scored(task, "low"))
     queue.resolve(task.task_id, "ann", "reject")
     [row] = queue.history().to_dict("records")
-    assert (row["hard"], row["model"], row["confidence"], row["review_probability"]) == (True, "v2", 0.99, 1.0)
-    assert (row["audit_probability"], row["policy"]) == (0.0, LOOSE.fingerprint)
+    assert (row["hard"], row["model"], row["confidence"], row["review_probability"]) == (True, "v1", 0.6, 1.0)
+    assert (row["audit_probability"], row["policy"]) == (0.0, task.policy)
 
 
 TAKEN = {
     "held": lambda queue, task: queue.claim("ann"),
+    "given back": lambda queue, task: (queue.claim("ann"), queue.release(task.task_id, "ann")),
     "answered": lambda queue, task: queue.resolve(task.task_id, "ann", "approve"),
+    "undone": lambda queue, task: (queue.resolve(task.task_id, "ann", "approve"), queue.undo(task.task_id, "ann")),
     "withdrawn": lambda queue, task: queue.withdraw(task.task_id),
     "replaced": lambda queue, task: queue.replace(task.task_id, {"amount": 4}, {"label": "b"}),
     "erased": lambda queue, task: queue.forget("bob"),
-    "scored by another": lambda queue, task: anew(queue, scored(task, 0.2)),
 }
 
 
 @pytest.mark.parametrize("take", TAKEN.values(), ids=TAKEN)
 def test_whoever_was_faster_than_the_new_model_wins(queue, take):
     task = routed(queue, subject="bob")
-    late = scored(task, 0.5)
+    late = scored(task, "high", "law")
     take(queue, task)
     before = queue.get(task.task_id), kinds(queue, task.task_id)
     assert anew(queue, late) == []
@@ -917,35 +918,53 @@ def test_whoever_was_faster_than_the_new_model_wins(queue, take):
     assert queue.verify() == []
 
 
-def test_an_audit_and_a_task_with_one_of_two_answers_stay_as_they_were(queue, ask):
-    audit, twice = routed(queue, 0.95), ask(reviews_required=2, model="v1")
+def test_an_audit_stays_as_it_was(queue):
+    audit = routed(queue, 0.95)
     assert audit.audit
-    queue.resolve(twice.task_id, "ann", "approve")
-    before = [queue.get(task.task_id) for task in (audit, twice)]
-    assert anew(queue, *(scored(task, 0.3) for task in before)) == []
-    assert [queue.get(task.task_id) for task in before] == before
+    assert anew(queue, scored(audit, "high")) == []
+    assert queue.get(audit.task_id) == audit
 
 
-def test_an_escalated_task_keeps_its_level_and_a_second_score_its_first_model(queue, clock):
+def test_who_may_judge_what_a_caller_sent_by_hand_no_model_changes(queue, ask):
+    task = ask(expertise="pathology", priority="high", model="v1")
+    assert anew(queue, scored(task, "low")) == []
+    assert queue.claim("intern") == []
+    assert queue.get(task.task_id) == task
+
+
+def test_an_escalated_task_keeps_its_level_and_the_last_score_is_the_reason(queue, clock):
     made = Orchestrator(queue=queue, policy=Policy(0.85, deadline=timedelta(hours=1), escalation=("law",)))
     task_id = made.process({"amount": 1}, {"label": "spam", "confidence": 0.6, "model": "v1"})["task_id"]
     clock.forward(hours=2)
     queue.tick()
-    for confidence in (0.7, 0.99):
-        anew(queue, scored(queue.get(task_id), confidence))
+    for says in ("once", "twice"):
+        anew(queue, scored(queue.get(task_id), "low", says=says))
     now = queue.get(task_id)
-    assert (now.level, now.expertise, now.overdue, now.version) == (1, "law", True, 3)
-    assert [reason.text for reason in now.reasons] == ["Sent to a person when model v1 was in use"]
+    assert (now.level, now.expertise, now.overdue, now.version) == (1, "law", True, 1)
+    assert [reason.text for reason in now.reasons] == ["Low confidence: 0.6", "Model v2: twice"]
     assert queue.verify() == []
 
 
 def test_what_was_scored_anew_is_the_same_after_the_table_was_rebuilt(queue):
     tasks = [routed(queue, p) for p in (0.6, 0.7)]
-    anew(queue, *(scored(task, 0.4) for task in tasks))
+    anew(queue, scored(tasks[0], "low"), scored(tasks[1], "high"))
     before = [queue.get(task.task_id) for task in tasks]
     queue.rebuild()
     assert [queue.get(task.task_id) for task in tasks] == before
-    assert [task.task_id for task in queue.pending()] == [task.task_id for task in tasks]
+    assert queue.pending() == before[::-1]
+
+
+def test_a_repeat_by_key_tells_what_was_told_at_first(queue):
+    made = Orchestrator(queue=queue, policy=Policy(0.85))
+    asked = {"amount": 3}, {"label": "spam", "confidence": 0.6, "model": "v1"}
+    first = made.process(*asked, key="k")
+    anew(queue, scored(queue.get(first["task_id"]), "high", "law"))
+    assert made.process(*asked, key="k") == first
+    queue.replace(first["task_id"], {"amount": 4}, {"label": "ham", "confidence": 0.2})
+    assert made.process(*asked, key="k") == first
+    frame = pd.DataFrame([asked[0]])
+    again = made.process_frame(frame, [asked[1]], key=["k"]).iloc[0]
+    assert (again["reason"], again["priority"], again["expertise"]) == ("Low confidence: 0.6", "medium", None)
 
 
 @pytest.mark.parametrize("call", ["replace", "withdraw"])
@@ -1053,6 +1072,10 @@ def test_the_log_tells_everything_in_order(queue, ask, clock):
     assert [event["actor"] for event in log] == [None, "ann", "ann"]
     assert log[2]["at_time"] == clock.aware
     assert log[2]["body"]["outcome"] == "correct"
+    assert [queue.events(move=event["move"]) for event in log] == [[event] for event in log]
+    assert queue.events(move="submit", since=1) == queue.events(move="note") == []
+    with pytest.raises(BadInput):
+        queue.events(move="")
     assert queue.events(since=2) == log[2:]
     assert queue.events(since=3) == []
     for wrong in (-1, True, "2", 2**70):
@@ -1060,6 +1083,19 @@ def test_the_log_tells_everything_in_order(queue, ask, clock):
             queue.events(since=wrong)
     with pytest.raises(BadInput):
         queue.pending(limit=0)
+
+
+def test_all_that_waits_comes_page_by_page_in_the_order_of_ids(queue, ask):
+    made = [ask(priority=one, expertise=who) for one in ("low", "high") for who in (None, "law", "tax")]
+    queue.resolve(made[3].task_id, "ann", "approve")
+    queue.claim("ann")
+    first = queue.pending(limit=2, after="00000000-0000-0000-0000-000000000000")
+    assert ids(first) == ids(made[:2])
+    assert ids(queue.pending(after=first[-1].task_id)) == ids([made[2], *made[4:]])
+    assert ids(queue.pending("law", after=first[-1].task_id)) == [made[4].task_id]
+    assert queue.pending(after=made[-1].task_id) == []
+    with pytest.raises(BadInput, match="after"):
+        queue.pending(after="first")
 
 
 def test_what_was_answered_last_comes_with_its_answers_newest_first(queue, ask, clock):

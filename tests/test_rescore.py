@@ -54,6 +54,15 @@ def sent(loop):
     return Orchestrator(queue=loop.queue, policy=POLICY).process_frame(inputs, loop.learner.predict(inputs))["task_id"]
 
 
+def scored_by(task):
+    """Return the reason that says which model gave a task its place since; None: none did."""
+    return next((reason for reason in task.reasons if reason.rule == "rescored"), None)
+
+
+def anew(queue, task_ids):
+    return [scored_by(queue.get(task_id)) for task_id in task_ids]
+
+
 def promoted(loop, estimator=None):
     loop.retrain(force=True)
     tasks = sent(loop)
@@ -66,8 +75,11 @@ def test_a_promotion_scores_open_tasks_anew_and_says_so(loop):
     report = retrain()
     assert report.promoted
     now = [loop.queue.get(task_id) for task_id in tasks]
-    assert [task.ai_prediction["label"] for task in now] == ["low", "low", "high", "high"]
-    assert [task.model for task in now] == ["v2"] * 4
+    assert [task.ai_prediction["label"] for task in now] == ["high"] * 4
+    assert [task.model for task in now] == ["v1"] * 4
+    assert [task.reasons[-1].text.removeprefix("Model v2 in use now: ") for task in now] == [
+        "confidence 0.98, would pass", "confidence 0.55", "confidence 0.98, would pass", "confidence 0.98",
+    ]  # fmt: skip
     assert [task.priority for task in now] == ["low", "medium", "low", "high"]
     assert [task.expertise for task in now] == [None, None, None, "law"]
     found = report.rescored
@@ -75,7 +87,8 @@ def test_a_promotion_scores_open_tasks_anew_and_says_so(loop):
     assert str(report).endswith(str(found))  # the line that the panel shows
     assert "4 open tasks scored anew by v2" in repr(report)
     assert loop.queue.events()[-1]["body"] == {
-        "model": "v2", "tasks": 4, "moved": found.moved, "rerouted": 0, "passing": 2, "left": 0,
+        "model": "v2", "tasks": 4, "moved": found.moved, "rerouted": 0, "passing": 2, "left": 0, "odd": 0,
+        "failed": None,
     }  # fmt: skip
     assert loop.queue.verify() == []
 
@@ -97,7 +110,7 @@ def test_the_panel_says_what_was_scored_anew_and_keeps_what_it_holds(loop):
     loop.learner.add(pd.DataFrame(answered))
     panel.controller.start_retrain().join()
     assert f"{16 - len(held)} open tasks scored anew by v2" in panel.view.retrain.text
-    assert {loop.queue.get(task_id).model for task_id in held} == {"v1"}
+    assert not any(anew(loop.queue, held))
     assert 0 < len(held) < 16
     panel.finish()
 
@@ -117,7 +130,7 @@ def test_what_somebody_claims_or_answers_while_the_model_judges_stays_as_it_is(l
     thread.start()
     thread.join()
     assert (reports[0].rescored.tasks, reports[0].rescored.left) == (2, 2)
-    kept = [task for task in map(loop.queue.get, tasks) if task.model == "v1"]
+    kept = [task for task in map(loop.queue.get, tasks) if not scored_by(task)]
     assert sorted(task.status for task in kept) == ["claimed", "reviewed"]
     assert loop.queue.verify() == []
 
@@ -128,9 +141,9 @@ def test_tasks_of_other_models_and_without_a_policy_stay(loop):
     loop.policy = None
     tasks, retrain = promoted(loop)
     assert retrain().rescored is None
-    assert {loop.queue.get(task_id).model for task_id in tasks} == {"v1"}
+    assert not any(anew(loop.queue, tasks))
     assert loop.rescore(POLICY).tasks == 4
-    assert loop.queue.get(other).model == "gpt"
+    assert not any(anew(loop.queue, [other]))
 
 
 def test_an_input_that_the_model_cannot_judge_keeps_its_score(loop):
@@ -140,23 +153,78 @@ def test_an_input_that_the_model_cannot_judge_keeps_its_score(loop):
     tasks = Orchestrator(queue=loop.queue, policy=POLICY).process_frame(frame, answers)["task_id"]
     loop.learner.estimator = LogisticRegression()
     found = loop.retrain(force=True).rescored
-    assert (found.tasks, found.left) == (1, 1)
-    assert [loop.queue.get(task_id).model for task_id in tasks] == ["v2", "v1"]
+    assert (found.tasks, found.left, found.odd) == (1, 1, 1)
+    assert [bool(one) for one in anew(loop.queue, tasks)] == [True, False]
+
+
+def test_one_odd_value_keeps_no_other_task_from_being_scored(loop):
+    loop.retrain(force=True)
+    frame = pd.DataFrame({"amount": [1.0, "n/a", 9.0, 2.0, 3.0]})
+    answers = [{"label": "low", "confidence": 0.6, "model": "v1"}] * 5
+    tasks = Orchestrator(queue=loop.queue, policy=POLICY).process_frame(frame, answers)["task_id"]
+    loop.learner.estimator = LogisticRegression()
+    found = loop.retrain(force=True).rescored
+    assert [bool(one) for one in anew(loop.queue, tasks)] == [True, False, True, True, True]
+    assert str(found).endswith("; 1 stay as they are, 1 of them since it cannot judge them")
+
+
+def test_a_task_without_the_fields_that_the_model_reads_is_another_models(loop):
+    loop.retrain(force=True)
+    made = Orchestrator(queue=loop.queue, policy=POLICY)
+    other = made.process({"image": "a.png"}, {"label": "cat", "confidence": 0.6, "model": "v1"})["task_id"]
+    loop.learner.estimator = Thoughtful()
+    assert loop.retrain(force=True).rescored.left == 1
+    assert not any(anew(loop.queue, [other]))
+
+
+def test_all_that_waits_is_scored_page_by_page_and_the_clock_is_asked_once_a_page(loop, monkeypatch):
+    monkeypatch.setattr("hitl_nb.loop.rescore.PAGE", 3)
+    _, retrain = promoted(loop)
+    for _ in range(3):
+        sent(loop)
+    pages, now = [], type(loop.queue).now.fget
+    pending = loop.queue.pending
+    monkeypatch.setattr(loop.queue, "pending", lambda **more: pages.append(len(pending(**more))) or pending(**more))
+    asked = []
+    monkeypatch.setattr(type(loop.queue), "now", property(lambda queue: asked.append(1) or now(queue)))
+    assert retrain().rescored.tasks == 16
+    assert pages == [3, 3, 3, 3, 3, 1, 0]
+    assert len(asked) < 16
+
+
+def test_what_was_scored_before_it_failed_is_told_and_logged(loop, monkeypatch):
+    monkeypatch.setattr("hitl_nb.loop.rescore.PAGE", 3)
+    tasks, retrain = promoted(loop)
+    rescore, calls = loop.queue.rescore, []
+
+    def full(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise OSError("disk full")
+        return rescore(*given)
+
+    monkeypatch.setattr(loop.queue, "rescore", full)
+    found = retrain().rescored
+    assert (found.tasks, found.failed) == (3, "OSError: disk full")
+    assert str(found).endswith("; then it failed, and other open tasks keep their scores (OSError: disk full)")
+    assert [bool(one) for one in anew(loop.queue, tasks)] == [True, True, True, False]
+    assert loop.queue.events(move="rescore")[-1]["body"]["tasks"] == 3
 
 
 def test_a_promotion_stands_although_what_waits_cannot_be_scored(loop):
     def broken():
-        raise ValueError("no features")
+        raise RuntimeError("no features")
 
     _, retrain = promoted(loop, Thoughtful([broken]))
     report = retrain()
     assert report.promoted
-    assert "open tasks keep their scores (ValueError: no features)" in str(report)
+    assert "open tasks keep their scores (RuntimeError: no features)" in str(report)
 
 
 def test_a_rollback_scores_what_waits_by_the_model_that_is_in_use_again(loop):
     tasks, retrain = promoted(loop)
     retrain()
+    assert {one.bound for one in anew(loop.queue, tasks)} == {"v2"}
     loop.rollback()
-    assert {loop.queue.get(task_id).model for task_id in tasks} == {"v1"}
+    assert {one.bound for one in anew(loop.queue, tasks)} == {"v1"}
     assert [event["move"] for event in loop.queue.events() if event["task_id"] is None][-2:] == ["rollback", "rescore"]

@@ -30,12 +30,10 @@ from hitl_nb.errors import (
     WrongToken,
 )
 from hitl_nb.orchestrator.route import route_one
-from hitl_nb.payload import canonical
 from hitl_nb.queue import ReviewQueue, endpoint, wire
 from hitl_nb.queue.http import OwnerGone, RemoteQueue
 from hitl_nb.queue.request import ONCE, SAFE, Requests
 from hitl_nb.queue.row import TaskRow
-from hitl_nb.queue.submit import Submission
 from hitl_nb.server import TURN
 
 #: far longer than anything here takes
@@ -574,10 +572,10 @@ def prepared(queue):
     return [task.task_id for task in held] + answered + [gone.task_id]
 
 
-def rescored(task_id):
-    """Return a new score for a task."""
-    texts = {"input": canonical({"n": 1}), "prediction": canonical({"label": "b"})}
-    return Submission(row=TaskRow(task_id=task_id, status="pending_review", created_at=START), texts=texts)
+def rescored(queue):
+    """Let a later model order a task anew; returns how many it did."""
+    task = Orchestrator(queue=queue, policy=PLAIN).process({"n": 1}, {"confidence": 0.1})["task_id"]
+    return len(queue.rescore([TaskRow(task_id=task, status="pending_review", created_at=START)], "p", {}))
 
 
 PLAIN = Policy(0.85, audit_rate=0)
@@ -596,7 +594,7 @@ CALLS = {
     "deliver": lambda queue, ids: queue.deliver(ids[2], "svc"),
     "forget": lambda queue, ids: (put(queue, subject="s"), queue.forget("s"))[1],
     "reopen": lambda queue, ids: queue.reopen(ids[4]),
-    "rescore": lambda queue, ids: len(queue.rescore([rescored(ids[4])], "p", {})),
+    "rescore": lambda queue, ids: rescored(queue),
     "tick": lambda queue, ids: queue.tick(),
     "process": lambda queue, ids: Orchestrator(queue=queue, policy=PLAIN).process({"n": 1}, {"confidence": 0.1}),
     "process_frame": lambda queue, ids: Orchestrator(queue=queue, policy=PLAIN).process_frame(

@@ -13,10 +13,10 @@ from typing import Any
 from hitl_nb.display import Shows, Table, table
 from hitl_nb.errors import BadInput, IllegalMove
 from hitl_nb.payload import canonical, name
-from hitl_nb.queue.row import EventRow, TaskRow, aware, dump_reasons
+from hitl_nb.queue.row import EventRow, TaskRow, aware
 from hitl_nb.queue.store import PAGE, Transaction
-from hitl_nb.queue.submit import Submission, known_confidence, model_of, texts
-from hitl_nb.task import OPEN, Move, Reason, Status
+from hitl_nb.queue.submit import known_confidence, model_of, texts
+from hitl_nb.task import OPEN, Move, Status
 
 #: events that tell of a copy
 COPIES = ("backup", "snapshot", "export")
@@ -100,37 +100,28 @@ def replace(tx: Transaction, task_id: str, input_data: Any, ai_prediction: Any, 
     return tx.move(row, Move.REPLACE, back, confidence=known, model=model_of(ai_prediction), **void)
 
 
-def rescore(tx: Transaction, scored: Sequence[Submission]) -> list[str]:
-    """Put a later model's answers in the place of those of tasks that nobody has seen yet; returns which were.
+def rescore(tx: Transaction, scored: Sequence[TaskRow], policy: str) -> list[str]:
+    """Order and route tasks that nobody has had in hand by a later model's scores; returns which were.
 
-    What happened since the tasks were read wins: one that is held, judged, closed or replaced meanwhile stays as it is,
-    and so does an audit. None leaves the queue: its caller waits for a person.
+    Of the new rows only priority, expertise and reason are taken: what a reviewer sees and approves is what the caller
+    handed in, whatever a later model says. What a caller sent by hand keeps the order and the people it came with, an
+    escalated task its people; audits stay, and so does what was held, judged, closed or replaced since it was read.
+    Chance did not choose what these are judged after, so they are no evidence for a threshold: hard.
     """
-    new, done = {one.row.task_id: one for one in scored}, []
+    new, done = {one.task_id: one for one in scored}, []
     for start in range(0, len(scored), PAGE):
         for row in tx.tasks("get_tasks", task_ids=list(new)[start : start + PAGE]):
-            one = new[row.task_id]
-            unseen = row.status == Status.PENDING and row.standing == "[]" and not row.audit
-            if unseen and row.version == one.row.version:
-                done.append(_rescored(tx, row, one).task_id)
+            one, reasons = new[row.task_id], json.loads(row.reasons)
+            unseen = row.status == Status.PENDING and not (row.attempt or row.answers or row.audit)
+            if unseen and row.version == one.version and all(known["rule"] != "submit" for known in reasons):
+                kept = [known for known in reasons if known["rule"] != "rescored"] + json.loads(one.reasons)
+                expertise = row.expertise if row.level else one.expertise
+                tx.move(
+                    row, Move.RESCORE, Status.PENDING, about={"policy": policy}, priority=one.priority, hard=True,
+                    expertise=expertise, reasons=json.dumps(kept, ensure_ascii=False),
+                )  # fmt: skip
+                done.append(row.task_id)
     return done
-
-
-def _rescored(tx: Transaction, row: TaskRow, new: Submission) -> TaskRow:
-    """Score a task anew; as its first model chose it, and not chance, it is no evidence about the later one: hard."""
-    for kind in {"input", "prediction", "score"} & set(new.texts):
-        tx.store(row.task_id, row.version + 1, kind, new.texts[kind])
-    before = [one for one in json.loads(row.reasons) if one["rule"] in ("submit", "rescored")]
-    if not any(one["rule"] == "rescored" for one in before):
-        says = "Sent to a person when model {bound} was in use"
-        reason = Reason(rule="rescored", says=says, bound=row.model, hard=True)
-        before += json.loads(dump_reasons([reason]))
-    kept = [one for one in json.loads(new.row.reasons) if one["rule"] != "audit"]
-    same = ("confidence", "priority", "model", "policy") + (() if row.level else ("expertise",))
-    return tx.move(
-        row, Move.RESCORE, Status.PENDING, version=row.version + 1, hard=True,
-        reasons=json.dumps(kept + before, ensure_ascii=False), **{name: getattr(new.row, name) for name in same},
-    )  # fmt: skip
 
 
 def withdraw(tx: Transaction, task_id: str, reason: str | None) -> TaskRow:

@@ -57,13 +57,16 @@ SELECT task_id, version, kind, body FROM payload WHERE task_id = ANY(:task_ids);
 SELECT * FROM event WHERE task_id = :task_id ORDER BY seq;
 
 -- submissions_of: With which facts several tasks were submitted.
-SELECT task_id, body FROM event WHERE move = 'submit' AND task_id = ANY(:task_ids);
+SELECT * FROM event WHERE move = 'submit' AND task_id = ANY(:task_ids);
 
 -- events_of_tasks: The log of several tasks.
 SELECT * FROM event WHERE task_id = ANY(:task_ids) ORDER BY seq;
 
 -- events_since: The log after a place.
 SELECT * FROM event WHERE seq > :since ORDER BY seq LIMIT :limit;
+
+-- moves_since: What the log holds of one kind after a place.
+SELECT * FROM event WHERE seq > :since AND move = :move ORDER BY seq LIMIT :limit;
 
 -- answered_until: Tasks that somebody had answered at a time.
 SELECT DISTINCT task_id FROM event WHERE move = 'review' AND at_time <= :until;
@@ -131,6 +134,13 @@ SELECT * FROM task
 WHERE status IN ('pending_review', 'claimed', 'disputed')
   AND (:expertise IS NULL OR expertise IS NULL OR expertise = :expertise)
 ORDER BY priority DESC, deadline NULLS LAST, task_id
+LIMIT :n;
+
+-- open_after: What waits for a person, by id, from the one after a place.
+SELECT * FROM task
+WHERE status IN ('pending_review', 'claimed', 'disputed') AND task_id > :after
+  AND (:expertise IS NULL OR expertise IS NULL OR expertise = :expertise)
+ORDER BY task_id
 LIMIT :n;
 
 -- answered_last: What was answered last, newest first.

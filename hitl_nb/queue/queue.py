@@ -241,9 +241,9 @@ class ReviewQueue(Shows):
         """Put a new payload in place of an open task's, but not of a random audit's; leases and answers are void."""
         self._write(lambda tx: change.replace(tx, task_id, input_data, ai_prediction, confidence))
 
-    def rescore(self, scored: Sequence[Submission], fingerprint: str, policy: Mapping[str, Any]) -> list[str]:
-        """Put a later model's answers in place of those that nobody has seen yet; returns the ids of these tasks."""
-        return self._store(lambda tx: change.rescore(tx, scored), fingerprint, policy, search=True)
+    def rescore(self, scored: Sequence[TaskRow], fingerprint: str, policy: Mapping[str, Any]) -> list[str]:
+        """Order and route tasks that nobody has had in hand by a later model's scores; returns the ids of those."""
+        return self._store(lambda tx: change.rescore(tx, scored, fingerprint), fingerprint, policy, search=True)
 
     def withdraw(self, task_id: str, reason: str | None = None) -> None:
         """Take an open task back; whoever waits for it is told."""
@@ -299,9 +299,12 @@ class ReviewQueue(Shows):
 
     # -- reading
 
-    def pending(self, expertise: str | None = None, limit: int = 20) -> list[ReviewTask]:
-        """Return the open tasks, best first; with ``expertise`` those that such a person may judge."""
-        return self._read(lambda tx: read.pending(tx, expertise, read.page(limit)))
+    def pending(self, expertise: str | None = None, limit: int = 20, after: str | None = None) -> list[ReviewTask]:
+        """Return the open tasks, best first; with ``expertise`` those that such a person may judge.
+
+        With ``after``, an id, they come in the order of their ids, from the next one on: all of them, page by page.
+        """
+        return self._read(lambda tx: read.pending(tx, expertise, read.page(limit), after))
 
     def reviewed(self, limit: int = 200) -> list[ReviewTask]:
         """Return the tasks answered last, newest first, with the answers that stand; without those over 128 kB."""
@@ -315,9 +318,9 @@ class ReviewQueue(Shows):
         """Return counts over the whole queue."""
         return self._read(read.stats)
 
-    def events(self, since: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
-        """Return the log after event number ``since``, oldest first."""
-        return self._look(lambda tx: read.events(tx, since, read.page(limit)))
+    def events(self, since: int = 0, limit: int = 1000, move: str | None = None) -> list[dict[str, Any]]:
+        """Return the log after event number ``since``, oldest first; with ``move`` the events of that kind alone."""
+        return self._look(lambda tx: read.events(tx, since, read.page(limit), move))
 
     def explain(self, task_id: str) -> str:
         """Say in plain words why a task was sent, by which rule, policy and model, and what happened to it."""

@@ -12,7 +12,7 @@ from typing import Any
 from hitl_nb.errors import BadInput, IllegalMove, TaskExpired, TaskNotFound, TaskWithdrawn
 from hitl_nb.payload import digest, name, parse
 from hitl_nb.queue.hand import MOST_OF_ONE
-from hitl_nb.queue.row import EventRow, TaskRow, aware, load_reasons
+from hitl_nb.queue.row import EventRow, TaskRow, aware, fold, load_reasons
 from hitl_nb.queue.store import PAGE, Transaction, is_id, payloads
 from hitl_nb.task import OPEN, Move, Priority, Review, ReviewOutcome, ReviewTask, Status
 
@@ -160,16 +160,12 @@ def reviewed(tx: Transaction, limit: int) -> list[ReviewTask]:
 
 
 def told(tx: Transaction, task_ids: Sequence[str]) -> list[tuple[Status, ReviewTask]]:
-    """Return what callers were told at submission, and the tasks, without answers."""
+    """Return what callers were told at submission, and the tasks as they were then, whatever became of them."""
     found: dict[str, tuple[Status, ReviewTask]] = {}
     for start in range(0, len(task_ids), PAGE):
         page = [task_id for task_id in task_ids[start : start + PAGE] if is_id(task_id)]
-        first = {
-            str(task_id): json.loads(body)["set"]["status"]
-            for task_id, body in tx.rows("submissions_of", task_ids=page)
-        }
-        tasks = as_tasks(tx, tx.tasks("get_tasks", task_ids=page))
-        found |= {task.task_id: (Status(first[task.task_id]), task) for task in tasks}
+        first = [fold(None, event) for event in tx.events("submissions_of", task_ids=page)]
+        found |= {task.task_id: (task.status, task) for task in as_tasks(tx, first)}
     for task_id in task_ids:
         if task_id not in found:
             raise TaskNotFound(task_id=task_id)
@@ -187,11 +183,15 @@ def _standing(row: TaskRow, found: Mapping[str, Any], log: Iterable[EventRow]) -
     return [review_of(e, found["answers"], found) for e in reviews if e.facts["number"] in numbers]
 
 
-def pending(tx: Transaction, expertise: str | None, limit: int) -> list[ReviewTask]:
-    """Return what waits for a person, best first."""
+def pending(tx: Transaction, expertise: str | None, limit: int, after: str | None) -> list[ReviewTask]:
+    """Return what waits for a person: best first, or by id from the one after ``after``."""
     if expertise is not None:
         name("expertise", expertise)
-    return as_tasks(tx, tx.tasks("open_tasks", expertise=expertise, n=limit))
+    if after is None:
+        return as_tasks(tx, tx.tasks("open_tasks", expertise=expertise, n=limit))
+    if not is_id(after):
+        raise BadInput(name="after", value=after, remedy="pass the id of the last task that you know")
+    return as_tasks(tx, tx.tasks("open_after", expertise=expertise, after=after, n=limit))
 
 
 def answer_of(tx: Transaction, task_id: str, after: int) -> tuple[TaskRow, Review | None]:
@@ -242,11 +242,14 @@ def stats(tx: Transaction) -> Stats:
     )
 
 
-def events(tx: Transaction, since: int, limit: int) -> list[dict[str, Any]]:
+def events(tx: Transaction, since: int, limit: int, move: str | None) -> list[dict[str, Any]]:
     """Return the log after a place, as plain dicts with aware times."""
     if isinstance(since, bool) or not isinstance(since, int) or not 0 <= since < 2**63:
         raise BadInput(name="since", value=since, remedy="pass the seq of the last event that you know, or 0")
-    found = tx.events("events_since", since=since, limit=limit)
+    if move is None:
+        found = tx.events("events_since", since=since, limit=limit)
+    else:
+        found = tx.events("moves_since", since=since, limit=limit, move=name("move", move))
     return [asdict(event) | {"at_time": _utc(event.at_time), "body": event.facts} for event in found]
 
 
@@ -281,7 +284,7 @@ def _sentence(event: EventRow, found: Mapping[str, Any]) -> str:
     words = {Move.CLAIM: "claimed", Move.RELEASE: "gave it back", Move.LAPSE: "ended a lease that ran out"}
     words |= {Move.RENEW: "kept it longer", Move.ESCALATE: "escalated it", Move.HOLD: "marked it overdue"}
     words |= {Move.DENY: "let it expire without a judgement", Move.NOTE_DEADLINE: "noted that its deadline passed"}
-    words |= {Move.REOPEN: "opened it again", Move.RESCORE: "scored it anew by a later model"}
+    words |= {Move.REOPEN: "opened it again", Move.RESCORE: "ordered it anew by a later model"}
     words |= {Move.DELIVER: "received the answer", Move.UNDO: "took the answer back", Move.OBJECT: "objected"}
     words |= {Move.AUDIT: "drew it for a random audit", Move.WITHDRAW: "withdrew it", Move.REPLACE: "replaced it"}
     remark = found.get("answers", {}).get(("remark", facts.get("remark")))

@@ -96,8 +96,6 @@ def checked(call: str, args: Sequence[Any]) -> None:
     """Refuse texts from outside that are not the canonical ones."""
     if call == "store_decided":
         texts = list(args[0].texts.values())
-    elif call == "rescore":
-        texts = [text for one in args[0] for text in one.texts.values()]
     elif call == "store_frame":
         texts = [text for column in args[0].texts.values() for text in column if text is not None]
     else:
