@@ -94,7 +94,7 @@ def killed_while_it_opens(process, path, log, seed, rng):
 
 def log_of(queue):
     """Return the whole log."""
-    return queue.store.read(lambda tx: tx.events("events_since", since=0, limit=10**9), search=False)
+    return queue.store.read(lambda tx: tx.events("events_since", since=0, limit=10**9, move=None), search=False)
 
 
 def events_of(queue, names):

@@ -31,7 +31,7 @@ def stored(queue, since=0):
 
     def work(tx):
         found = []
-        for event in tx.events("events_since", since=since, limit=100):
+        for event in tx.events("events_since", since=since, limit=100, move=None):
             if event.move == "submit":
                 columns = {c: repr(getattr(tx.task(event.task_id), c)) for c in COLUMNS if c not in OWN}
                 payload = sorted(row[1:] for row in tx.rows("get_payloads", task_ids=[event.task_id]))

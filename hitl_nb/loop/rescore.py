@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from hitl_nb.learner import Learner
-from hitl_nb.policy import Batch, Policy
+from hitl_nb.policy import Batch, Decision, Policy
 from hitl_nb.queue import ReviewQueue
 from hitl_nb.queue.history import features_of
 from hitl_nb.queue.row import TaskRow, dump_reasons
-from hitl_nb.task import Priority, Reason, ReviewTask, Status
+from hitl_nb.task import Reason, ReviewTask, Status
 
 #: tasks that are read, judged and stored at once
 PAGE = 500
@@ -44,13 +44,11 @@ class Rescored:
     failed: str | None = None
 
     def __str__(self) -> str:
-        counts = (
-            f"{self.moved:,} with another priority, {self.rerouted:,} to other people, {self.passing:,} would pass now"
-        )
-        odd = f", {self.odd:,} of them since it cannot judge them" if self.odd else ""
-        rest = f"; {self.left:,} stay as they are{odd}" if self.left else ""
-        rest += f"; then it failed, and other open tasks keep their scores ({self.failed})" if self.failed else ""
-        return f"{self.tasks:,} open tasks scored anew by {self.model}: {counts}{rest}"
+        says = f"{self.tasks:,} open tasks scored anew by {self.model}: {self.moved:,} with another priority, "
+        says += f"{self.rerouted:,} to other people, {self.passing:,} would pass now"
+        says += f"; {self.left:,} stay as they are" if self.left else ""
+        says += f", {self.odd:,} of them since it cannot judge them" if self.odd else ""
+        return says + (f"; then other open tasks keep their scores ({self.failed})" if self.failed else "")
 
 
 def rescore(queue: ReviewQueue, learner: Learner, policy: Policy) -> Rescored:
@@ -60,87 +58,64 @@ def rescore(queue: ReviewQueue, learner: Learner, policy: Policy) -> Rescored:
     that somebody has had in hand stay as they are, also if that came about while the model judged. What was done
     before something failed stays done, and the log tells of it.
     """
-    counts, failed = Counter[str](), None
+    model, counts, failed = learner.champion.version if learner.champion else "", Counter[str](), None
+    after = str(UUID(int=0))
     try:
-        for page in _pages(queue):
-            counts.update(_rescored(queue, learner, policy, page))
+        while page := queue.pending(limit=PAGE, after=after):
+            counts.update(_rescored(queue, learner, policy, [task for task in page if _placed(task, learner, model)]))
+            after = page[-1].task_id
     except Exception as error:
         failed = f"{type(error).__name__}: {error}"
     finally:
-        model = learner.champion.version if learner.champion else ""
         found = Rescored(model=model, failed=failed, **counts)
         queue.note("rescore", asdict(found))
     return found
 
 
-def _pages(queue: ReviewQueue) -> Iterator[list[ReviewTask]]:
-    after = str(UUID(int=0))
-    while page := queue.pending(limit=PAGE, after=after):
-        yield page
-        after = page[-1].task_id
+def _placed(task: ReviewTask, learner: Learner, model: str) -> bool:
+    """Whether another model of this learner's than the one in use gave a task its place."""
+    anew = task.model != model or any(reason.rule == "rescored" for reason in task.reasons)
+    return anew and task.model in learner.versions
 
 
 def _rescored(queue: ReviewQueue, learner: Learner, policy: Policy, page: Sequence[ReviewTask]) -> dict[str, int]:
-    """Score those of a page that the learner's models have judged, and return the counts."""
-    mine = [task for task in page if _by_another(task, learner)]
-    fields = [features_of(task.input_data or {}) for task in mine]
-    fit = [
-        (task, one)
-        for task, one in zip(mine, fields, strict=True)
-        if _free(task) and {*learner.buffer.columns} <= {*one}
-    ]
-    answers = _judged(learner, [one for _, one in fit]) if fit else []
-    known = [(task, told) for (task, _), told in zip(fit, answers, strict=True) if not np.isnan(told["confidence"])]
-    new = _routed(queue, policy, known) if known else []
-    done = set(queue.rescore([row for row, _ in new], policy.fingerprint, policy.to_dict()) if new else [])
-    pairs = [(task, *one) for (task, _), one in zip(known, new, strict=True) if task.task_id in done]
+    """Score a page anew and return the counts."""
+    unseen = [task for task in page if task.status is Status.PENDING and not (task.audit or task.attempt)]
+    columns = set(learner.buffer.columns)
+    fit = [(task, one) for task in unseen if (one := features_of(task.input_data or {})).keys() >= columns]
+    if not fit:
+        return {"left": len(page)}
+    judged = zip(fit, _judged(learner, [fields for _, fields in fit]), strict=True)
+    known = [(task, answer) for (task, _), answer in judged if not np.isnan(answer["confidence"])]
+    told = [{**(task.ai_prediction or {}), **answer} for task, answer in known]
+    batch = Batch.from_rows([task.input_data or {} for task, _ in known], told)
+    decided = policy.decide(batch, task_ids=[task.task_id for task, _ in known], now=queue.now)
+    new = [(task, one, _row(task, one, answer)) for (task, answer), one in zip(known, decided, strict=True)]
+    done = set(queue.rescore([row for *_, row in new], policy.fingerprint, policy.to_dict()) if new else ())
+    pairs = [(task, one) for task, one, _ in new if task.task_id in done]
     return {
-        "tasks": len(pairs), "moved": sum(task.priority != Priority.ranked(row.priority) for task, row, _ in pairs),
-        "rerouted": sum(not task.level and task.expertise != row.expertise for task, row, _ in pairs),
-        "passing": sum(passes for *_, passes in pairs), "left": len(mine) - len(pairs), "odd": len(fit) - len(known),
+        "tasks": len(pairs), "left": len(page) - len(pairs), "odd": len(fit) - len(known),
+        "moved": sum(task.priority != one.priority for task, one in pairs),
+        "rerouted": sum(not task.level and task.expertise != one.expertise for task, one in pairs),
+        "passing": sum(one.status is Status.AUTO_APPROVED for _, one in pairs),
     }  # fmt: skip
 
 
-def _by_another(task: ReviewTask, learner: Learner) -> bool:
-    """Whether another model of this learner's gave a task its place."""
-    now = learner.champion.version if learner.champion else ""
-    moved = any(reason.rule == "rescored" for reason in task.reasons)
-    return task.model in learner.versions and (moved or task.model != now)
-
-
-def _free(task: ReviewTask) -> bool:
-    return task.status is Status.PENDING and not (task.audit or task.attempt) and bool(task.input_data)
-
-
-def _judged(learner: Learner, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _judged(learner: Learner, inputs: Sequence[dict[str, Any]]) -> list[dict[Any, Any]]:
     """Return the model's answer to each input; one that makes it raise has confidence NaN, and spoils no other."""
-    rows = pd.DataFrame(inputs)
     try:
-        found = learner.predict(rows.reindex(columns=learner.buffer.columns or rows.columns), probabilities=True)
+        rows = pd.DataFrame(inputs).reindex(columns=learner.buffer.columns or None)
+        return learner.predict(rows, probabilities=True).to_dict("records")
     except (ValueError, TypeError):
         half = len(inputs) // 2
-        parts = (inputs[:half], inputs[half:]) if half else ()
-        return [one for part in parts for one in _judged(learner, part)] or [{"confidence": np.nan}]
-    return [{str(name): value for name, value in one.items()} for one in found.to_dict("records")]
+        return _judged(learner, inputs[:half]) + _judged(learner, inputs[half:]) if half else [{"confidence": np.nan}]
 
 
-def _routed(
-    queue: ReviewQueue, policy: Policy, known: Sequence[tuple[ReviewTask, dict[str, Any]]]
-) -> list[tuple[TaskRow, bool]]:
-    """Return what the policy makes of the new answers: a row for each, and whether it would let it pass."""
-    now, told = queue.now, [{**(task.ai_prediction or {}), **answer} for task, answer in known]
-    batch = Batch.from_rows([task.input_data or {} for task, _ in known], told)
-    decided = policy.decide(batch, task_ids=[task.task_id for task, _ in known], now=now)
-    codes, kinds = decided.combinations()
-    people = [next((finding.expertise for finding in kind if finding.expertise), None) for kind in kinds]
-    rows = []
-    for i, (task, answer) in enumerate(known):
-        passes = bool(decided.approved[i])
-        says = f"Model {{bound}} in use now: confidence {answer['confidence']:.4g}" + ", would pass" * passes
-        reason = Reason(rule="rescored", says=says, bound=answer["model"], hard=True)
-        row = TaskRow(
-            task_id=task.task_id, status=str(task.status), created_at=now, priority=int(decided.priority[i]),
-            expertise=people[codes[i]], version=task.version, reasons=dump_reasons([reason]),
-        )  # fmt: skip
-        rows.append((row, passes))
-    return rows
+def _row(task: ReviewTask, new: Decision, answer: dict[Any, Any]) -> TaskRow:
+    says = f"Model {{bound}} in use now: confidence {answer['confidence']:.4g}"
+    says += ", would pass" if new.status is Status.AUTO_APPROVED else ""
+    reasons = dump_reasons([Reason(rule="rescored", says=says, bound=answer["model"], hard=True)])
+    return TaskRow(
+        task_id=task.task_id, status=str(task.status), created_at=task.created_at, version=task.version,
+        priority=new.priority.rank, expertise=new.expertise, reasons=reasons,
+    )  # fmt: skip

@@ -87,17 +87,12 @@ def replace(tx: Transaction, task_id: str, input_data: Any, ai_prediction: Any, 
         remedy = "chance drew it for an audit, and a chosen case in its place would count as a random one; "
         remedy += "withdraw() it and submit the other case anew (under a new key, if it has one)"
         raise IllegalMove(task_id=task_id, status=row.status, move="replace", remedy=remedy)
+    version = row.version + 1
     for kind, text in new.items():
-        tx.store(task_id, row.version + 1, kind, text)
+        tx.store(task_id, version, kind, text)
     back = Status(row.came_from or Status.PENDING) if row.status == Status.CLAIMED else Status(row.status)
-    void: dict[str, Any] = {
-        "holder": None,
-        "lease_until": None,
-        "came_from": None,
-        "standing": "[]",
-        "version": row.version + 1,
-    }
-    return tx.move(row, Move.REPLACE, back, confidence=known, model=model_of(ai_prediction), **void)
+    void: dict[str, Any] = dict.fromkeys(("holder", "lease_until", "came_from")) | {"standing": "[]"}
+    return tx.move(row, Move.REPLACE, back, version=version, confidence=known, model=model_of(ai_prediction), **void)
 
 
 def rescore(tx: Transaction, scored: Sequence[TaskRow], policy: str) -> list[str]:
@@ -134,8 +129,7 @@ def withdraw(tx: Transaction, task_id: str, reason: str | None) -> TaskRow:
     if reason is not None:
         tx.store(task_id, tx.seq + 1, "remark", canonical(str(reason), "reason"))
         about = {"remark": tx.seq + 1}
-    freed = {"holder": None, "lease_until": None, "due_at": None}
-    return tx.move(row, Move.WITHDRAW, Status.WITHDRAWN, about=about, **freed)
+    return tx.move(row, Move.WITHDRAW, Status.WITHDRAWN, about=about, holder=None, lease_until=None, due_at=None)
 
 
 def reopen(tx: Transaction, task_id: str) -> TaskRow:
@@ -175,10 +169,8 @@ def copies(found: Sequence[EventRow]) -> tuple[Copy, ...]:
         path = event.facts.get("path")
         if event.move in COPIES and isinstance(path, str):
             told[event.move, path] = event
-    return tuple(
-        Copy(kind=kind, path=path, at_time=aware(event.at_time) or event.at_time)
-        for (kind, path), event in told.items()
-    )
+    times = {place: aware(event.at_time) or event.at_time for place, event in told.items()}
+    return tuple(Copy(kind=kind, path=path, at_time=when) for (kind, path), when in times.items())
 
 
 def _model(event: EventRow) -> str | None:
@@ -196,5 +188,4 @@ def deliver(tx: Transaction, row: TaskRow, to: str) -> TaskRow:
     """Log that somebody received the answer; from then on it cannot be undone."""
     if row.delivered == row.final:
         return row
-    told: dict[str, Any] = {"delivered_at": tx.now, "delivered": row.final}
-    return tx.move(row, Move.DELIVER, Status.REVIEWED, actor=to, **told)
+    return tx.move(row, Move.DELIVER, Status.REVIEWED, actor=to, delivered_at=tx.now, delivered=row.final)

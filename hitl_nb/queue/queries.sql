@@ -62,11 +62,8 @@ SELECT * FROM event WHERE move = 'submit' AND task_id = ANY(:task_ids);
 -- events_of_tasks: The log of several tasks.
 SELECT * FROM event WHERE task_id = ANY(:task_ids) ORDER BY seq;
 
--- events_since: The log after a place.
-SELECT * FROM event WHERE seq > :since ORDER BY seq LIMIT :limit;
-
--- moves_since: What the log holds of one kind after a place.
-SELECT * FROM event WHERE seq > :since AND move = :move ORDER BY seq LIMIT :limit;
+-- events_since: The log after a place; with ``move`` what it holds of one kind.
+SELECT * FROM event WHERE seq > :since AND (:move IS NULL OR move = :move) ORDER BY seq LIMIT :limit;
 
 -- answered_until: Tasks that somebody had answered at a time.
 SELECT DISTINCT task_id FROM event WHERE move = 'review' AND at_time <= :until;
@@ -138,7 +135,7 @@ LIMIT :n;
 
 -- open_after: What waits for a person, by id, from the one after a place.
 SELECT * FROM task
-WHERE status IN ('pending_review', 'claimed', 'disputed') AND task_id > :after
+WHERE status IN ('pending_review', 'claimed', 'disputed') AND task_id > CAST(:after AS UUID)
   AND (:expertise IS NULL OR expertise IS NULL OR expertise = :expertise)
 ORDER BY task_id
 LIMIT :n;

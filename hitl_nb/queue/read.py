@@ -187,11 +187,10 @@ def pending(tx: Transaction, expertise: str | None, limit: int, after: str | Non
     """Return what waits for a person: best first, or by id from the one after ``after``."""
     if expertise is not None:
         name("expertise", expertise)
-    if after is None:
-        return as_tasks(tx, tx.tasks("open_tasks", expertise=expertise, n=limit))
-    if not is_id(after):
+    if after is not None and not is_id(after):
         raise BadInput(name="after", value=after, remedy="pass the id of the last task that you know")
-    return as_tasks(tx, tx.tasks("open_after", expertise=expertise, after=after, n=limit))
+    found = {"after": after} if after else {}
+    return as_tasks(tx, tx.tasks("open_after" if after else "open_tasks", expertise=expertise, n=limit, **found))
 
 
 def answer_of(tx: Transaction, task_id: str, after: int) -> tuple[TaskRow, Review | None]:
@@ -246,10 +245,8 @@ def events(tx: Transaction, since: int, limit: int, move: str | None) -> list[di
     """Return the log after a place, as plain dicts with aware times."""
     if isinstance(since, bool) or not isinstance(since, int) or not 0 <= since < 2**63:
         raise BadInput(name="since", value=since, remedy="pass the seq of the last event that you know, or 0")
-    if move is None:
-        found = tx.events("events_since", since=since, limit=limit)
-    else:
-        found = tx.events("moves_since", since=since, limit=limit, move=name("move", move))
+    kind = None if move is None else name("move", move)
+    found = tx.events("events_since", since=since, limit=limit, move=kind)
     return [asdict(event) | {"at_time": _utc(event.at_time), "body": event.facts} for event in found]
 
 

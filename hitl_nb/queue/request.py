@@ -94,17 +94,15 @@ class Requests:
 
 def checked(call: str, args: Sequence[Any]) -> None:
     """Refuse texts from outside that are not the canonical ones."""
+    texts: list[str] = []
     if call == "store_decided":
         texts = list(args[0].texts.values())
     elif call == "store_frame":
         texts = [text for column in args[0].texts.values() for text in column if text is not None]
-    else:
-        return
     for text in texts:
         if canonical(parse(text)) != text:
-            raise BadInput(
-                name="text", value=text, remedy="it is not in the canonical form; send what canonical() makes"
-            )
+            remedy = "it is not in the canonical form; send what canonical() makes"
+            raise BadInput(name="text", value=text, remedy=remedy)
 
 
 def _nothing(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Any:
