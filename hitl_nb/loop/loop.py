@@ -148,10 +148,11 @@ class Loop:
             return replace(report, rescored=f"open tasks keep their scores ({type(error).__name__}: {error})")
 
     def rescore(self, policy: Policy | None = None) -> Rescored | None:
-        """Give open tasks of earlier models the answers of the one in use: order, reasons, routes; each is an event.
+        """Give open tasks of earlier models the place that the one in use gives them: order, people, one more reason.
 
-        None leaves the queue, since its caller waits for a person. What is in somebody's hand, judged or under audit
-        stays as it is. Such tasks are no evidence for a threshold of the new model: an older one chose them.
+        What callers handed in stays, and none leaves the queue, since its caller waits for a person. What somebody has
+        had in hand, what was sent by hand and what is under audit stays as it is. What was moved is no evidence for a
+        threshold: a model that its score does not come from had a say in when it is judged. Each move is an event.
 
         Parameters
         ----------
