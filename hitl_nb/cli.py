@@ -221,6 +221,9 @@ def _retrain(options: argparse.Namespace) -> None:
     with _opened(options.file) as queue:
         loop = take_up(queue, options.models or options.file.with_suffix(".models"), options.labels)
         loop.refresh()
+        if (used := loop.learner.champion) and (n := used.metrics.get("initial_rows")) and options.labels is None:
+            missing = f"{used.version} learned from {n:,} rows that did not come from the queue; add them with --labels"
+            print(f"hitl-nb: {clean(missing)}", file=sys.stderr)
         print(loop.retrain(lambda stage: print(clean(stage), file=sys.stderr), force=True)._table())
 
 

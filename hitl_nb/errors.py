@@ -312,6 +312,12 @@ class FitFailed(LearnerError):
     says = "the estimator could not be fitted ({reason}); champion and buffer are unchanged"
 
 
+class RetrainRunning(LearnerError):
+    """Another retrain or rollback has the models, here or in another process."""
+
+    says = "a retrain is running already in {where}; wait for its report"
+
+
 class RetrainCancelled(LearnerError):
     """Somebody cancelled a retrain; the model in use, its rows and its count are as they were."""
 

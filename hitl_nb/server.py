@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -53,12 +53,33 @@ _STATUS: tuple[tuple[type[HitlError], int], ...] = (
 )
 
 _log = logging.getLogger("hitl_nb")
+_turns: list[float] = []  # as they were when each server that serves began
+_turning = threading.Lock()
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let threads have short turns while any server of this process serves.
+
+    Where a cell computes in pure Python, a call waits for half a dozen turns of the interpreter.
+    """
+    with _turning:
+        _turns.append(sys.getswitchinterval())
+        sys.setswitchinterval(min(TURN, _turns[-1]))
+    try:
+        yield
+    finally:
+        with _turning:
+            before = _turns.pop()
+            if not _turns:
+                sys.setswitchinterval(before)
 
 
 class Server:
     """Serves a queue from a thread; until the first client comes that thread sleeps and nothing heavy is loaded.
 
-    From then on the whole process changes threads each millisecond where several want to run (`sys.setswitchinterval`).
+    From then on until it ends the whole process changes threads each millisecond where several want to run
+    (`sys.setswitchinterval`).
 
     Parameters
     ----------
@@ -119,11 +140,9 @@ class Server:
                 one.close()
 
     def _serve(self) -> None:
-        # where a cell computes in pure Python, a call waits for half a dozen turns of the interpreter
-        sys.setswitchinterval(min(TURN, sys.getswitchinterval()))
         import uvicorn
 
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="hitl_nb-call") as self._threads:
+        with _short_turns(), ThreadPoolExecutor(THREADS, thread_name_prefix="hitl_nb-call") as self._threads:
             config = uvicorn.Config(
                 self._answer, interface="asgi3", log_config=None, access_log=False, lifespan="off", log_level="error",
                 ws="none", timeout_keep_alive=75, timeout_graceful_shutdown=3, server_header=False,

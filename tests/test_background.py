@@ -1,5 +1,6 @@
 """A retrain that is due, in the background, watched and cancelled; and by hand from the command line."""
 
+import os
 import threading
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from hitl_nb import open_queue
 from hitl_nb.cli import main
-from hitl_nb.errors import BadInput, FitFailed, NotEnoughSamples, RetrainCancelled
+from hitl_nb.errors import BadInput, FitFailed, LearnerError, NotEnoughSamples, RetrainCancelled, RetrainRunning
 from hitl_nb.learner import Learner, ModelStore
 from hitl_nb.loop import Loop, take_up
 
@@ -226,3 +227,119 @@ def test_a_loop_taken_up_has_the_estimator_columns_and_words_of_the_model_in_use
         assert again.buffer.columns == ["x"]
         with pytest.raises(BadInput, match="labels"):
             take_up(queue, tmp_path / "m", tmp_path / "gone.csv")
+
+
+@pytest.mark.parametrize("name", ["features", "weighting"])
+def test_a_function_that_no_folder_keeps_is_refused_by_its_name(file, tmp_path, name):
+    def mine(values):
+        return values if isinstance(values, pd.DataFrame) else np.ones(len(values))
+
+    learner = Learner(LogisticRegression(), **{name: mine})
+    learner.add(labels().assign(source="initial"))
+    with open_queue(file) as queue:
+        Loop(queue, learner, models=ModelStore(tmp_path / "m")).retrain(force=True)
+        with pytest.raises(BadInput, match=f"{name} = 'mine': is a function, which is not stored with model v1"):
+            take_up(queue, tmp_path / "m")
+
+
+def test_a_loop_taken_up_works_by_the_same_options_and_says_what_it_leaves_out(file, tmp_path):
+    def wild(probabilities, rng):
+        return rng.random(len(probabilities))
+
+    learner = Learner(LogisticRegression(), wild, rejects="label", holdout=0.3, min_samples=7, seed=5)
+    learner.add(labels().assign(source="initial"))
+    with open_queue(file) as queue:
+        Loop(queue, learner, models=ModelStore(tmp_path / "m")).retrain(force=True)
+        with pytest.warns(UserWarning, match="the strategy wild is a function"):
+            again = take_up(queue, tmp_path / "m").learner
+    assert (again.buffer.rejects, again.holdout, again.min_samples, again.seed) == ("label", 0.3, 7, 5)
+    assert again.strategy == "margin"
+
+
+def test_initial_rows_are_the_same_ones_in_whatever_order_and_company_they_come_again(file, tmp_path):
+    rows = labels(60).drop(columns="task_id")
+    rows = pd.concat([rows, rows[:2]])  # two of them twice
+    more = pd.DataFrame({"x": [-5.5, 99.5], "label": ["a", "b"]})
+    rows.to_csv(tmp_path / "first.csv", index=False)
+    pd.concat([more, rows[::-1]])[["label", "x"]].to_csv(tmp_path / "then.csv", index=False)
+    with open_queue(file) as queue:
+        first = take_up(queue, tmp_path / "m", tmp_path / "first.csv").learner.buffer.rows
+        then = take_up(queue, tmp_path / "m", tmp_path / "then.csv").learner.buffer.rows
+    assert len(first) == 62
+    assert len(then) == 64
+    assert then.loc[first.index, "x"].tolist() == first["x"].tolist()
+
+
+def test_the_command_says_that_initial_rows_are_missing(file, capsys):
+    rows = file.with_suffix(".csv")
+    labels(60).to_csv(rows, index=False)
+    assert main(["retrain", str(file), "--labels", str(rows)]) == 0
+    assert "--labels" not in capsys.readouterr().err
+    assert main(["retrain", str(file)]) == 0
+    assert "v1 learned from 30 rows that did not come from the queue; add them with --labels" in capsys.readouterr().err
+
+
+# -- one retrain at a time -----------------------------------------------------------------------------------------------
+
+
+def test_an_alarm_that_stays_on_starts_one_retrain(loop):
+    alarms = ["the errors rose"]
+    loop.drift = lambda: alarms[0]
+    loop.retrain(force=True)
+    loop.learner.min_samples = 50
+    made = []
+    for i in range(8):
+        alarms[0] = {4: "", 5: "they rose again"}.get(i, alarms[0])
+        answered(loop.queue, float(i))
+        made.append(loop.retrain_if_due() is not None)
+    assert made == [True, False, False, False, False, True, False, False]
+    assert loop.learner.looks == 2
+
+
+def test_a_retrain_that_runs_already_is_not_due_again(slow):
+    loop, begun, go = slow
+    loop.learner.min_samples = 1
+    running = loop.start(force=True)
+    assert begun.wait(LONG)
+    answered(loop.queue, 2.0)
+    with pytest.raises(RetrainRunning, match="running already in this loop"):
+        loop.retrain(force=True)
+    assert loop.retrain_if_due() is None
+    go.set()
+    assert running.wait(LONG).challenger.version == "v2"
+    assert loop.retrain_if_due().challenger.version == "v3"
+
+
+def test_answers_are_read_again_only_after_something_happened(loop):
+    read = []
+    loop.refresh = lambda: read.append(Loop.refresh(loop))
+    for _ in range(3):
+        loop.retrain_if_due()
+    assert read == []  # nothing has happened yet
+    answered(loop.queue)
+    for _ in range(3):
+        loop.retrain_if_due()
+    assert read == [1]
+    answered(loop.queue, 2.0)
+    loop.retrain_if_due()
+    assert read == [1, 1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_in_a_fork_a_retrain_is_neither_done_nor_waited_for(slow):
+    loop, begun, go = slow
+    running = loop.start(force=True)
+    assert begun.wait(LONG)
+    child = os.fork()
+    if not child:
+        try:
+            running.wait(LONG)
+        except LearnerError as error:
+            os._exit(7 if not running.done and "forked" in str(error) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    go.set()
+    assert running.wait(LONG).challenger.version == "v2"
+    assert running.done

@@ -568,3 +568,107 @@ def test_a_holdout_that_a_model_cannot_judge_is_an_error_of_the_tree_and_changes
     with pytest.raises(LearnerError, match=r"could not be judged.*unknown categories"):
         loop.retrain()
     assert known(loop) == before
+
+
+# -- several loops on one folder ---------------------------------------------------------------------------------------
+
+
+def numbers(n=200):
+    x = np.arange(float(n)) - n / 2
+    return pd.DataFrame({"task_id": [f"i{i}" for i in range(n)], "x": x, "label": x > 0, "source": "initial"})
+
+
+def on_folder(queue, folder, margin=0.5):
+    learner = Learner(LogisticRegression(), min_samples=1)
+    learner.add(numbers())
+    return Loop(queue, learner, models=ModelStore(folder), margin=margin)
+
+
+def test_a_loop_goes_on_where_another_on_the_same_folder_ended(tmp_path):
+    with open_queue(":memory:") as queue:
+        first = on_folder(queue, tmp_path)
+        first.retrain(force=True)
+        other = on_folder(queue, tmp_path)
+        assert other.retrain(force=True).challenger.version == "v2"
+        report = first.retrain(force=True)
+        assert (report.before, report.challenger.version, report.looks) == ("v2", "v3", 2)
+        assert [one.looks for one in first.models.records()] == [0, 1, 2]
+        assert other.rollback().version == "v2"
+        assert first.retrain(force=True).before == "v2"
+
+
+def test_a_model_in_use_that_the_folder_knows_not_stays_until_the_folder_has_another(tmp_path):
+    with open_queue(":memory:") as queue:
+        loop = on_folder(queue, tmp_path)
+        loop.retrain(force=True)
+        loop.learner.promote(loop.learner.fit(force=True))  # by hand, past the loop
+        assert loop.retrain(force=True).before == "v2"
+
+
+def test_looks_are_kept_also_where_their_models_could_not_be_saved(tmp_path, monkeypatch):
+    with open_queue(":memory:") as queue:
+        loop = on_folder(queue, tmp_path, margin=0.0001)
+        loop.retrain(force=True)
+
+        def full(*args, **kwargs):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(loop.models, "save", full)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                loop.retrain(force=True)
+        assert on_folder(queue, tmp_path).learner.looks == 3
+
+
+def test_no_look_is_spent_where_no_row_is_held_out(loop, tmp_path):
+    loop.models = ModelStore(tmp_path)
+    for i in range(6):
+        answered(loop, i, label="ab"[i % 2])
+    loop.refresh()
+    for _ in range(3):
+        report = loop.retrain(force=True)
+    assert (report.comparison.n, loop.learner.looks, loop.models.looks) == (0, 0, 0)
+
+
+def test_no_model_is_in_use_before_the_log_knows_of_it(tmp_path, monkeypatch):
+    with open_queue(":memory:") as queue:
+        loop = on_folder(queue, tmp_path)
+        asked = {"input_data": {"x": 1.5}, "ai_prediction": {"label": True}, "confidence": 0.5, "reason": "unsure"}
+        queue.resolve(queue.submit(**asked, subject="bob").task_id, "ann", "approve")
+        loop.refresh()
+        use = loop.models.use
+
+        def ended(version):
+            use(version)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop.models, "use", ended)
+        with pytest.raises(KeyboardInterrupt):
+            loop.retrain(force=True)
+        assert loop.models.latest().version == "v1"
+        assert f"v1 in {tmp_path}" in str(queue.forget("bob"))
+
+
+def test_nothing_is_rolled_back_while_a_retrain_runs(waiting):
+    found = {}
+    thread = in_thread(waiting, found)
+    with pytest.raises(LearnerError, match="running already"):
+        waiting.rollback()
+    Waiting.go_on.set()
+    thread.join(60)
+    assert found["report"].before == waiting.learner.champion.version == "v1"
+
+
+def test_a_rollback_stands_though_open_tasks_could_not_be_scored(tmp_path):
+    with open_queue(":memory:") as queue:
+        loop = on_folder(queue, tmp_path)
+        for _ in range(2):
+            loop.retrain(force=True)
+
+        def broken(policy=None):
+            raise ValueError("odd")
+
+        loop.rescore = broken
+        with pytest.warns(UserWarning, match=r"open tasks keep their scores \(ValueError: odd\)"):
+            assert loop.rollback().version == "v1"
+        assert loop.learner.champion.version == loop.models.latest().version == "v1"

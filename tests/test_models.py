@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import pickle
+import subprocess
+import sys
+import threading
 import warnings
 from dataclasses import replace
 from datetime import datetime
@@ -25,7 +28,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from hitl_nb.errors import BadInput, LearnerError, ModelNotFound, UntrustedModel
+from hitl_nb.errors import BadInput, LearnerError, ModelNotFound, RetrainRunning, UntrustedModel
 from hitl_nb.learner import Challenger, ModelStore
 
 X, Y = load_iris(return_X_y=True)
@@ -217,4 +220,68 @@ def test_a_save_that_fails_leaves_no_half_model(tmp_path, monkeypatch):
         store.save(made(), created_at=NOW)
     monkeypatch.undo()
     assert store.records() == []
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["saving"]  # the lock
+
+
+def test_of_two_that_save_one_version_at_once_one_is_refused(tmp_path, monkeypatch):
+    replaced, begun, go, found = os.replace, threading.Event(), threading.Event(), []
+
+    def slow(*paths):  # between the look for the record and its writing
+        begun.set()
+        assert go.wait(60)
+        replaced(*paths)
+
+    def save(challenger):
+        try:
+            found.append(ModelStore(tmp_path).save(challenger, created_at=NOW))
+        except BadInput:
+            found.append("refused")
+
+    monkeypatch.setattr(os, "replace", slow)
+    threads = [threading.Thread(target=save, args=(made(estimator=one),)) for one in (None, GaussianNB())]
+    threads[0].start()
+    assert begun.wait(60)
+    threads[1].start()
+    threads[1].join(0.2)  # it waits; were it let in, it would write as well
+    go.set()
+    for thread in threads:
+        thread.join(60)
+    assert found == [ModelStore(tmp_path).record("v1"), "refused"]
+    assert ModelStore(tmp_path).load("v1")
+
+
+def test_a_lock_keeps_others_out_also_of_other_processes_and_ends_with_a_kill(tmp_path):
+    code = "import sys, time; from hitl_nb.learner import ModelStore\n"
+    code += "with ModelStore(sys.argv[1]).lock():\n    print('has it', flush=True)\n    time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout.readline() == b"has it\n"
+            with pytest.raises(RetrainRunning, match="running already in"), ModelStore(tmp_path).lock():
+                pass
+        finally:
+            other.kill()
+    for _ in range(2):
+        with ModelStore(tmp_path).lock():
+            pass
+
+
+def test_what_cannot_be_loaded_is_not_put_in_use_by_a_rollback(tmp_path):
+    store = ModelStore(tmp_path)
+    for version in ("v1", "v2"):
+        store.save(made(version), created_at=NOW)
+        store.use(version)
+    (tmp_path / "v1.skops").write_bytes(b"")
+    with pytest.raises(UntrustedModel, match="v1"):
+        store.rollback()
+    assert store.latest().version == "v2"
+
+
+def test_a_time_that_is_none_is_refused_when_it_is_saved_and_when_it_is_read(tmp_path):
+    store = ModelStore(tmp_path)
+    with pytest.raises(BadInput, match="created_at = 'yesterday'"):
+        store.save(made(), created_at="yesterday")
+    store.save(made(), created_at=NOW)
+    record = json.loads((tmp_path / "v1.json").read_text())
+    (tmp_path / "v1.json").write_text(json.dumps(record | {"created_at": "yesterday"}))
+    with pytest.raises(UntrustedModel, match=r"v1\.json' was made at no time"):
+        store.records()

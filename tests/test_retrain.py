@@ -7,7 +7,7 @@ import sklearn
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -16,6 +16,7 @@ from hitl_nb import open_queue
 from hitl_nb.errors import BadInput, FitFailed, ModelNotFound
 from hitl_nb.evidence.calibration import calibration
 from hitl_nb.learner import Learner, ModelStore
+from hitl_nb.learner.challenger import calibrated
 from hitl_nb.loop import Loop, take_up
 
 DIGITS, NUMBERS = load_digits(return_X_y=True)
@@ -76,6 +77,17 @@ def test_a_loop_taken_up_fits_anew_what_is_inside_a_temperature(tmp_path):
         again = take_up(queue, tmp_path).learner
         assert (type(again.estimator), again.estimator.C, again.calibrate) == (LogisticRegression, 0.5, True)
         assert not hasattr(again.estimator, "classes_")
+
+
+@tempered
+def test_a_model_whose_answers_a_temperature_would_change_keeps_its_confidences():
+    rng = np.random.default_rng(0)
+    X, y = DIGITS + rng.normal(size=DIGITS.shape) * 6, NUMBERS
+    model = SGDClassifier(loss="modified_huber", random_state=0).fit(
+        X[:600], y[:600]
+    )  # many scores give the same share
+    found = calibrated(model, X[600:900], y[600:900])
+    assert (found.predict_proba(X[900:]).argmax(1) == model.predict_proba(X[900:]).argmax(1)).all()
 
 
 # -- where a fit begins ------------------------------------------------------------------------------------------------

@@ -122,6 +122,27 @@ def test_an_owner_lets_calls_have_their_turn_soon_once_somebody_calls(path):
         process.stdin.close()
 
 
+TWO_SERVERS = """
+import sys
+from conftest import over_http
+from hitl_nb import open_queue
+
+with open_queue(":memory:") as first, over_http(first) as one:
+    one.stats()
+    with open_queue(":memory:") as second, over_http(second) as two:
+        two.stats()
+        print(sys.getswitchinterval())
+    print(sys.getswitchinterval())
+print(sys.getswitchinterval())
+"""
+
+
+def test_turns_are_as_they_were_when_the_last_server_of_a_process_has_ended():
+    command = [sys.executable, "-c", TWO_SERVERS]
+    done = subprocess.run(command, cwd=os.path.dirname(__file__), capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [str(TURN), str(TURN), "0.005"], done.stderr
+
+
 def test_what_an_orchestrator_stores_is_the_same_from_a_client(path, owner, tmp_path):
     inputs = pd.DataFrame(
         {"n": [1, 2, 3], "f": [0.1, np.nan, 1e22], "t": ["a", None, "\x01é"], "o": [{"a": 1}, [2], None]}

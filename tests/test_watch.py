@@ -1,5 +1,7 @@
 """A certificate is put to use, watched and taken back; from then on a person decides, wherever the queue is open."""
 
+import threading
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,3 +164,30 @@ def test_a_certificate_says_in_words_what_it_promises_and_that_it_was_taken_back
     nothing = Certificate(**{**PROMISE.to_dict(), "id": "", "threshold": None, "reason_if_none": "too few rows"})
     assert str(nothing) == "No threshold qualifies: too few rows."
     assert "nothing is promised" in str(Certificate(**{**PROMISE.to_dict(), "id": "", "target_risk": None}))
+
+
+def test_what_another_policy_let_through_below_the_threshold_says_nothing_of_the_promise(stream):
+    watch = Watch(stream.orchestrator, PROMISE, confidences=False)
+    stream.go(200, 0.01)
+    careless = Stream(stream.queue, stream.clock)
+    careless.orchestrator = Orchestrator(queue=stream.queue, policy=Policy(0.5, audit_rate=0.5, second_audit=0))
+    careless.go(300, 0.5, sure=(0.5, 0.79))
+    assert watch.look() == PROMISE
+    careless.go(300, 0.5)
+    assert watch.look().revoked_at
+
+
+def test_of_several_that_take_it_back_at_once_one_is_logged(stream):
+    watch = Watch(stream.orchestrator, PROMISE)
+    together = threading.Barrier(8)
+
+    def revoke():
+        together.wait(60)
+        watch.revoke("the camera was moved")
+
+    threads = [threading.Thread(target=revoke) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(logged(stream.queue, "revoke_certificate")) == 1

@@ -94,11 +94,14 @@ def continued(champion: Challenger | None, y: NDArray[Any]) -> Any:
 def calibrated(model: Any, x: Any, y: NDArray[Any]) -> Any:
     """Return a fitted model with one temperature for its probabilities, fitted to random rows that hold every class.
 
-    Where a class is missing among them the model comes back as it is.
+    Where a class is missing among them the model comes back as it is; so it does where one of them would get another
+    answer: some models answer by other scores than those that a temperature scales.
     """
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
 
     if set(y.tolist()) != set(model.classes_.tolist()):
         return model
-    return CalibratedClassifierCV(FrozenEstimator(model), method="temperature").fit(x, y)
+    found = CalibratedClassifierCV(FrozenEstimator(model), method="temperature").fit(x, y)
+    same = (found.predict_proba(x).argmax(axis=1) == model.predict_proba(x).argmax(axis=1)).all()
+    return found if same else model

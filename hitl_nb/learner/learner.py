@@ -74,8 +74,8 @@ class Learner:
         where that is at most half of them; drawn by id at the first fit and fixed then
     seed : of every draw here, and of open random states of the estimator
     calibrate : bring the confidences of each new model in line with how often it is right, on the initial rows of the
-        holdout: a model that was fitted to chosen rows is off on random ones. One temperature, so that no answer
-        changes (Guo 2017, arXiv 1706.04599); scikit-learn 1.8 or later
+        holdout: a model that was fitted to chosen rows is off on random ones. One temperature (Guo 2017, arXiv
+        1706.04599), and none where an answer to those rows would change; scikit-learn 1.8 or later
     warm : begin a fit at the model in use, where the estimator has ``warm_start`` and the classes are the same
     held_reviews : share of a queue's reviews that is held back at most: as many as are audited of the automatic answers
         (column audit_rate) join the holdout beside the audits; at 0 neither do, and all reviews train
@@ -273,8 +273,9 @@ class Learner:
         except Exception as error:
             what = f"the holdout could not be judged ({type(error).__name__}: {error}); the champion stays"
             raise LearnerError(what=plain(what)) from error
-        self.looks += 1
-        found = compare_paired(old, new, margin, spent(self.looks, level), spent(self.looks + 1, level))
+        self.looks += bool(len(rows))  # nothing was looked at where there is no row
+        look = max(self.looks, 1)
+        found = compare_paired(old, new, margin, spent(look, level), spent(look + 1, level))
         return with_floor(found, [as_text(label) for label in rows["label"]], old, new, floor)
 
     def _wrong(self, model: Any, rows: pd.DataFrame) -> list[bool]:

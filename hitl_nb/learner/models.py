@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import sklearn
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from hitl_nb.errors import BadInput, LearnerError, ModelNotFound, UntrustedModel, plain, shown
+from hitl_nb.errors import BadInput, LearnerError, ModelNotFound, RetrainRunning, UntrustedModel, plain, shown
 from hitl_nb.learner.challenger import Challenger, Origin
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class ModelRecord(Origin):
     sklearn: str = ""
 
 
-_RECORD, _POINTER = TypeAdapter(ModelRecord), TypeAdapter(list[str])
+_RECORD, _POINTER, _LOOKS = TypeAdapter(ModelRecord), TypeAdapter(list[str]), TypeAdapter(int)
 T = TypeVar("T")
 
 
@@ -78,6 +80,34 @@ def _write(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _alone(path: Path, wait: bool) -> Iterator[None]:
+    """Hold a lock against other threads and processes; a kill drops it, and where the system has none it is nothing."""
+    with path.open("ab") as file:
+        if sys.platform == "linux":
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise RetrainRunning(where=plain(str(path.parent))) from None
+            except OSError:  # a file system without such locks
+                pass
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # said aloud, since a fork may have the file open still
+                if sys.platform == "linux":
+                    fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def _untrusted(version: str, reason: str, types: Sequence[str] = ()) -> UntrustedModel:
@@ -149,27 +179,30 @@ class ModelStore:
 
         Parameters
         ----------
-        created_at : the time, from the caller
+        created_at : the time, from the caller; text is ISO 8601
         policy, metrics, looks : kept in the record; `metrics` are added to those of the fit
 
         Raises
         ------
-        BadInput : the version exists; a stored model is never overwritten
+        BadInput : the version exists, a stored model is never overwritten; or the time is none
         """
         import skops.io
 
         path, record_path = self._path(challenger.version, "skops"), self._path(challenger.version, "json")
-        if record_path.exists():
-            raise BadInput(name="version", value=challenger.version, remedy="is stored already; use a new version")
         content = skops.io.dumps(challenger.model)
         given = _origin(challenger) | {"metrics": {**challenger.metrics, **(metrics or {})}}
         at = created_at.isoformat() if isinstance(created_at, datetime) else created_at
+        if not _is_time(at):
+            raise BadInput(name="created_at", value=at, remedy="is no time; pass a datetime, or ISO 8601")
         sha256 = hashlib.sha256(content).hexdigest()
         more: dict[str, Any] = {"policy": policy, "looks": looks, "sklearn": sklearn.__version__}
         record = ModelRecord(created_at=at, sha256=sha256, **more, **given)
         text = json.dumps(asdict(record), sort_keys=True, indent=1)
-        _write(path, content)
-        _write(record_path, text.encode())
+        with _alone(self.folder / "saving", wait=True):
+            if record_path.exists():
+                raise BadInput(name="version", value=challenger.version, remedy="is stored already; use a new version")
+            _write(path, content)
+            _write(record_path, text.encode())
         return record
 
     def record(self, version: str) -> ModelRecord:
@@ -187,6 +220,8 @@ class ModelStore:
         record = _read(path, _RECORD)
         if record.version != path.stem:
             raise _untrusted(path.stem, f"its record {str(path)!r} names another version; move it away")
+        if not _is_time(record.created_at):
+            raise _untrusted(path.stem, f"its record {str(path)!r} was made at no time (ISO 8601); move it away")
         return record
 
     def records(self) -> list[ModelRecord]:
@@ -233,6 +268,27 @@ class ModelStore:
         model = _restored(record, content, self.trusted)
         return Challenger(model=model, **_origin(record))
 
+    # -- who retrains, and what that has spent -------------------------------------------------------------------------
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other retrains and rollbacks of this folder out while the block runs; a kill ends it, too.
+
+        Raises
+        ------
+        RetrainRunning : another one has it
+        """
+        return _alone(self.folder / "lock", wait=False)
+
+    @property
+    def looks(self) -> int:
+        """How often the holdout was looked at, also for models that were never saved."""
+        path = self.folder / "looks"
+        return _read(path, _LOOKS) if path.exists() else 0
+
+    def look(self, number: int) -> None:
+        """Keep the number of a look that is about to be made, so that nothing forgets it."""
+        _write(self.folder / "looks", str(max(number, self.looks)).encode())
+
     # -- the pointer ---------------------------------------------------------------------------------------------------
 
     @property
@@ -255,10 +311,10 @@ class ModelStore:
         return record
 
     def rollback(self) -> ModelRecord:
-        """Put the version before this one in use again and return its record."""
+        """Put the version before this one in use again, if it can be loaded, and return its record."""
         history = self._history()[:-1]
         if not history:
             raise LearnerError(what=plain("there is no earlier model to go back to"))
-        record = self.record(history[-1])
+        record = self.record(self.load(history[-1]).version)
         _write(self._pointer, json.dumps(history).encode())
         return record

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from hitl_nb.display import Shows, Table, table
-from hitl_nb.errors import RetrainCancelled, plain
+from hitl_nb.errors import LearnerError, RetrainCancelled, plain
 from hitl_nb.loop.report import RetrainReport
 
 Progress = Callable[[str], None]
@@ -46,7 +46,7 @@ class Retraining(Shows):
     @property
     def done(self) -> bool:
         """Whether it has ended, in whatever way."""
-        return not self._thread.is_alive()
+        return self._report is not None or self._error is not None
 
     def cancel(self) -> None:
         """End it at its next stage; a fit that runs is finished first, and its model thrown away.
@@ -61,14 +61,16 @@ class Retraining(Shows):
         Raises
         ------
         TimeoutError : it runs still after so many seconds
-        RetrainCancelled, FitFailed, NotEnoughSamples, LearnerError : what ended it
+        RetrainCancelled, FitFailed, NotEnoughSamples, LearnerError : what ended it; or this is a fork, and it runs
+            where it was begun
         """
         self._thread.join(timeout)
-        if not self.done:
+        if self._thread.is_alive():
             raise TimeoutError(f"the retrain runs still ({(self.lines or ['just begun'])[-1]}); wait again or cancel()")
         if self._error is not None:
             raise self._error
-        assert self._report is not None
+        if self._report is None:
+            raise LearnerError(what=plain("it runs in the process from which this one was forked; wait for it there"))
         return self._report
 
     def _table(self) -> Table:

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import warnings
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from hitl_nb.errors import LearnerError, plain
+from hitl_nb.errors import RetrainRunning, plain
 from hitl_nb.learner import Challenger, Learner, ModelStore
+from hitl_nb.learner.models import ModelRecord
 from hitl_nb.loop.background import Retraining
 from hitl_nb.loop.report import RetrainReport
 from hitl_nb.loop.rescore import Rescored, rescore
 from hitl_nb.policy import Policy
 from hitl_nb.queue import ReviewQueue
 
+#: what a learner works by and its models do not tell
+OPTIONS = ("min_samples", "holdout", "seed", "warm", "rejects")
+_ALARM = "by an alarm of drift"
+
 
 class Loop:
     """Feeds the answers of a queue to a learner, retrains when enough have come, promotes on proof alone.
 
     With `models` it takes up where the last loop on that folder ended: the model in use, version numbers, looks at the
-    holdout, what was trained on and what was held out. Labels that did not come from the queue are added again.
+    holdout, what was trained on and what was held out. Labels that did not come from the queue are added again. Several
+    loops may work on one folder: each retrain and rollback begins where the last one of them ended.
 
     Parameters
     ----------
@@ -32,7 +42,8 @@ class Loop:
     policy : by which open tasks get new reasons, routes and priorities when another model comes in use; None: they
         stay as they are
     every : a retrain is due after so long, if there are new answers
-    drift : a retrain is due when this returns something true, such as the text of an alarm
+    drift : a retrain is due when this returns something true, such as the text of an alarm; one that stays on after
+        that retrain counts no more until it was off
 
     Raises
     ------
@@ -61,11 +72,32 @@ class Loop:
         self.policy, self.every, self.drift = policy, every, drift
         self.queue, self.learner, self.models, self.margin, self.floor = queue, learner, models, margin, floor
         self._refreshing, self._retraining = threading.Lock(), threading.Lock()
+        self._in_use: ModelRecord | None = None  # as the store said last
+        self._seen, self._alarmed = 0, False
+        self._take_up()
         records = [] if models is None else models.records()
-        if models is not None:
-            learner.resume(models.load() if models.latest() else None, records)
         #: when it was last retrained, naive UTC; without stored models: when this loop began
         self.last = max((_time(record.created_at) for record in records), default=queue.now)
+
+    def _take_up(self) -> None:
+        """Go on where the last retrain or rollback on the folder of models ended, whoever made it."""
+        if self.models is None:
+            return
+        used, self._in_use = self._in_use, self.models.latest()
+        self.learner.resume(self.models.load() if self._in_use not in (None, used) else None, self.models.records())
+        self.learner.looks = max(self.learner.looks, self.models.looks)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other retrains and rollbacks out, and begin where the last one ended."""
+        if not self._retraining.acquire(blocking=False):
+            raise RetrainRunning(where=plain("this loop"))
+        try:
+            with nullcontext() if self.models is None else self.models.lock():
+                self._take_up()
+                yield
+        finally:
+            self._retraining.release()
 
     def refresh(self) -> int:
         """Let the learner hold the answers that stand, and no others; returns how many are new, changed or gone.
@@ -88,13 +120,22 @@ class Loop:
         if self.every is not None and since >= self.every:
             return f"by time: {new:,} new answers, {since.total_seconds() / 86_400:.1f} days since the last"
         alarm = self.drift() if self.drift is not None else None
-        return f"by an alarm of drift: {alarm}" if alarm else None
+        self._alarmed = self._alarmed and bool(alarm)
+        return f"{_ALARM}: {alarm}" if alarm and not self._alarmed else None
 
     def retrain_if_due(self, progress: Callable[[str], None] | None = None) -> RetrainReport | None:
-        """Take in the answers, and retrain if that is due; call it as often as you like."""
-        self.refresh()
+        """Take in the answers, and retrain if that is due and no retrain is running; call it as often as you like."""
+        if self.queue.events(self._seen, limit=1):
+            last = bisect_left(range(2**40), True, self._seen, key=lambda seq: not self.queue.events(seq, limit=1))
+            self.refresh()
+            self._seen = last
         why = self.due()
-        return None if why is None else self.retrain(progress, force=True, why=why)
+        try:
+            report = None if why is None else self.retrain(progress, force=True, why=why)
+        except RetrainRunning:
+            return None
+        self._alarmed = self._alarmed or (why or "").startswith(_ALARM)
+        return report
 
     def start(self, progress: Callable[[str], None] | None = None, force: bool = False) -> Retraining:
         """Do what `refresh` and `retrain` do on a thread of its own, while reviews go on."""
@@ -119,33 +160,30 @@ class Loop:
         ------
         NotEnoughSamples : too few new answers, unless ``force``
         FitFailed : the estimator raised
-        LearnerError : a retrain is running, or a model could not judge the holdout
+        RetrainRunning : a retrain or rollback of these models is running, here or in another process
+        LearnerError : a model could not judge the holdout
         """
-        if not self._retraining.acquire(blocking=False):
-            raise LearnerError(what=plain("a retrain is running already; wait for its report"))
-        fitted = self.learner.fitted
-        try:
-            report = self._retrained(progress or (lambda line: None), force)
-        except BaseException:
-            self.learner.fitted = fitted
-            raise
-        finally:
-            self._retraining.release()
-        self._log(report, why)
-        return self._then_rescored(report) if report.promoted and report.before else report
+        with self._alone():
+            fitted = self.learner.fitted
+            try:
+                report = self._retrained(progress or (lambda line: None), force, why)
+            except BaseException:
+                self.learner.fitted = fitted
+                raise
+        return replace(report, rescored=self._then_rescored()) if report.promoted and report.before else report
 
     def _log(self, report: RetrainReport, why: str) -> None:
-        made, self.last = report.challenger, self.queue.now
+        made = report.challenger
         facts = {"model": made.version, "data": made.data_hash, "promoted": report.promoted, "why": why}
         folder = None if self.models is None else str(self.models.folder.absolute())
         self.queue.note("retrain", facts | {"folder": folder, "says": str(report)})
 
-    def _then_rescored(self, report: RetrainReport) -> RetrainReport:
-        """Score open tasks anew; whatever comes of it, the promotion stands."""
+    def _then_rescored(self) -> Rescored | str | None:
+        """Score open tasks anew; whatever comes of it, the model in use stays so."""
         try:
-            return replace(report, rescored=self.rescore())
+            return self.rescore()
         except Exception as error:
-            return replace(report, rescored=f"open tasks keep their scores ({type(error).__name__}: {error})")
+            return f"open tasks keep their scores ({type(error).__name__}: {error})"
 
     def rescore(self, policy: Policy | None = None) -> Rescored | None:
         """Give open tasks of earlier models the place that the one in use gives them: order, people, one more reason.
@@ -161,25 +199,32 @@ class Loop:
         chosen = policy or self.policy
         return None if chosen is None else rescore(self.queue, self.learner, chosen)
 
-    def _retrained(self, progress: Callable[[str], None], force: bool) -> RetrainReport:
+    def _retrained(self, progress: Callable[[str], None], force: bool, why: str) -> RetrainReport:
         learner, comparison = self.learner, None
         before = learner.champion.version if learner.champion else None
         challenger = learner.fit(progress, force)
         if learner.champion is not None:
-            progress(f"comparing with {learner.champion.version} on {len(learner.holdout_rows)} rows")
+            rows = len(learner.holdout_rows)
+            progress(f"comparing with {learner.champion.version} on {rows} rows")
+            if self.models is not None and rows:
+                self.models.look(learner.looks + 1)
             comparison = learner.compare(challenger, self.margin, floor=self.floor)
         promoted = comparison is None or comparison.verdict == "promote"
+        report = RetrainReport(
+            challenger=challenger, comparison=comparison, promoted=promoted, looks=learner.looks,
+            outdated=() if promoted else tuple(learner.outdated), before=before,
+        )  # fmt: skip
+        now = self.queue.now
+        self._log(report, why)  # first: a model that the log does not know is one that `forget` does not name
         if self.models is not None:
-            facts = {"promoted": promoted}
-            self.models.save(challenger, created_at=self.queue.now, looks=learner.looks, metrics=facts)
+            facts = {"promoted": promoted} | _options(learner)
+            self.models.save(challenger, created_at=now, looks=learner.looks, metrics=facts)
         if promoted and self.models is not None:
-            self.models.use(challenger.version)
+            self._in_use = self.models.use(challenger.version)
         if promoted:
             learner.promote(challenger)
-        return RetrainReport(
-            challenger=challenger, comparison=comparison, promoted=promoted, looks=learner.looks,
-            outdated=tuple(learner.outdated), before=before,
-        )  # fmt: skip
+        self.last = now
+        return replace(report, outdated=tuple(learner.outdated))
 
     def rollback(self) -> Challenger:
         """Put the model before this one in use again, here and in the store, and log it.
@@ -187,15 +232,26 @@ class Loop:
         Raises
         ------
         LearnerError : there is no earlier one
+        RetrainRunning : a retrain of these models is running, here or in another process
+        UntrustedModel : the earlier one cannot be loaded; what is in use stays
         """
-        if self.models is None:
-            before = self.learner.rollback()
-        else:
-            self.models.rollback()
-            before = self.learner.champion = self.models.load()
-        self.queue.note("rollback", {"model": before.version})
-        self.rescore()
+        with self._alone():
+            if self.models is None:
+                before = self.learner.rollback()
+            else:
+                self._in_use = self.models.rollback()
+                before = self.learner.champion = self.models.load()
+            self.queue.note("rollback", {"model": before.version})
+        if isinstance(found := self._then_rescored(), str):
+            warnings.warn(found, stacklevel=2)
         return before
+
+
+def _options(learner: Learner) -> dict[str, Any]:
+    """Return what a learner works by beside what its models know of; `take_up` reads it."""
+    given = learner.buffer.features
+    name = getattr(given, "__name__", type(given).__name__) if callable(given) else None
+    return {one: getattr(learner, one, learner.buffer.rejects) for one in OPTIONS} | {"features": name}
 
 
 def _time(text: str) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import datetime
 
@@ -53,7 +54,7 @@ class Watch(Shows):
     ) -> None:  # fmt: skip
         self.orchestrator, self.queue, self.certificate = orchestrator, orchestrator.queue, certificate
         self._level, self._bound, self._confidences = level, certificate if bound is None else bound, confidences
-        self._seen = 0
+        self._seen, self._lock = 0, threading.RLock()
         self._issued: datetime | None = None
         #: what the last look saw; None before it
         self.alarm: DriftAlarm | None = None
@@ -69,25 +70,28 @@ class Watch(Shows):
     def look(self) -> Certificate:
         """Judge all answers so far, and take the certificate back if the alarm fires; returns it as it stands now.
 
-        Errors are those of its own model that audits found since it was put to use. Confidences are compared with those
+        Errors are those of its own model that audits found since it was put to use, at confidences that it lets
+        through: what another policy let through below says nothing of it. Confidences are compared with those
         before, where the queue holds at least 100.
         """
-        self._read_log()
-        if self.certificate.revoked_at is None:
-            self.alarm = self._fed()
-            if self.alarm.fired:
-                return self.revoke(str(self.alarm))
-        self._use()
-        return self.certificate
+        with self._lock:
+            self._read_log()
+            if self.certificate.revoked_at is None:
+                self.alarm = self._fed()
+                if self.alarm.fired:
+                    return self.revoke(str(self.alarm))
+            self._use()
+            return self.certificate
 
     def revoke(self, why: str) -> Certificate:
         """Take the certificate back, and log why; whoever watches it elsewhere follows at the next look."""
-        self._read_log()
-        if self.certificate.revoked_at is None:
-            self.queue.note("revoke_certificate", {"certificate": self.certificate.id, "why": why})
+        with self._lock:
             self._read_log()
-        self._use()
-        return self.certificate
+            if self.certificate.revoked_at is None:
+                self.queue.note("revoke_certificate", {"certificate": self.certificate.id, "why": why})
+                self._read_log()
+            self._use()
+            return self.certificate
 
     def _fed(self) -> DriftAlarm:
         rows = self.queue.history()
@@ -97,7 +101,7 @@ class Watch(Shows):
         known = rows.loc[~since & ~rows["hard"].fillna(True).astype(bool), "confidence"].dropna().to_numpy(np.float64)
         enough = self._confidences and len(known) >= FEWEST
         alarm = DriftAlarm(self._bound, self._level, reference=known if enough else None)
-        alarm.feed(rows[since])
+        alarm.feed(rows[since], threshold=self.certificate.threshold)
         return alarm
 
     def _read_log(self) -> None:

@@ -237,7 +237,9 @@ def draws(pairs: Array, seed: int) -> Array:
 
 def _drawn(pairs: Array, seed: int, logged: Array | None) -> Array:
     """Return the logged draws, and new ones where there are none."""
-    found = np.full(len(pairs), np.nan) if logged is None else logged
+    found = np.full(len(pairs), np.nan) if logged is None else np.asarray(logged, dtype=np.float64)
+    if found.shape != (len(pairs),):
+        raise BadInput(name="uniform", value=found.shape, remedy=f"there are {len(pairs)} rows; pass a draw for each")
     gone = np.isnan(found)
     return np.where(gone, draws(pairs, seed), found) if gone.any() else found
 
