@@ -279,7 +279,7 @@ def test_the_command_says_that_initial_rows_are_missing(file, capsys):
     assert "v1 learned from 30 rows that did not come from the queue; add them with --labels" in capsys.readouterr().err
 
 
-# -- one retrain at a time -----------------------------------------------------------------------------------------------
+# -- one retrain at a time ---------------------------------------------------------------------------------------------
 
 
 def test_an_alarm_that_stays_on_starts_one_retrain(loop):

@@ -1475,5 +1475,5 @@ def test_inputs_and_predictions_are_as_many():
 @pytest.mark.parametrize("uniform", [[0.5], [0.5, 0.5, 0.5], [[0.5, 0.5]], 0.5])
 def test_draws_for_other_rows_are_refused_by_name(uniform):
     batch = Batch.from_rows([{}] * 2, [{"confidence": 0.9}] * 2)
-    with pytest.raises(BadInput, match="uniform .* there are 2 rows; pass a draw for each"):
+    with pytest.raises(BadInput, match=r"uniform .* there are 2 rows; pass a draw for each"):
         Policy(0.5).decide(batch, task_ids=ids(2), now=NOW, uniform=uniform)

@@ -6,18 +6,17 @@ import hashlib
 import json
 import os
 import re
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import sklearn
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from hitl_nb.errors import BadInput, LearnerError, ModelNotFound, RetrainRunning, UntrustedModel, plain, shown
 from hitl_nb.learner.challenger import Challenger, Origin
@@ -49,7 +48,7 @@ class ModelRecord(Origin):
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     #: when it was saved (ISO 8601), as the caller said
-    created_at: str
+    created_at: Annotated[str, AfterValidator(lambda text: datetime.fromisoformat(text) and text)]
     #: sha256 of the skops file, hex
     sha256: str
     #: the policy in use with it, as `Policy.to_dict` writes it
@@ -85,29 +84,17 @@ def _write(path: Path, content: bytes) -> None:
 @contextmanager
 def _alone(path: Path, wait: bool) -> Iterator[None]:
     """Hold a lock against other threads and processes; a kill drops it, and where the system has none it is nothing."""
-    with path.open("ab") as file:
-        if sys.platform == "linux":
+    with path.open("ab") as file, ExitStack() as after:
+        try:
             import fcntl
 
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                raise RetrainRunning(where=plain(str(path.parent))) from None
-            except OSError:  # a file system without such locks
-                pass
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # said aloud, since a fork may have the file open still
-                if sys.platform == "linux":
-                    fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _is_time(text: str) -> bool:
-    try:
-        return bool(datetime.fromisoformat(text))
-    except ValueError:
-        return False
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            after.callback(fcntl.flock, file, fcntl.LOCK_UN)  # a fork may have the file open still
+        except BlockingIOError:
+            raise RetrainRunning(where=plain(str(path.parent))) from None
+        except (ImportError, OSError):  # a system or a file system without such locks
+            pass
+        yield
 
 
 def _untrusted(version: str, reason: str, types: Sequence[str] = ()) -> UntrustedModel:
@@ -191,9 +178,11 @@ class ModelStore:
         path, record_path = self._path(challenger.version, "skops"), self._path(challenger.version, "json")
         content = skops.io.dumps(challenger.model)
         given = _origin(challenger) | {"metrics": {**challenger.metrics, **(metrics or {})}}
-        at = created_at.isoformat() if isinstance(created_at, datetime) else created_at
-        if not _is_time(at):
-            raise BadInput(name="created_at", value=at, remedy="is no time; pass a datetime, or ISO 8601")
+        try:
+            at = datetime.fromisoformat(str(created_at)).isoformat()
+        except ValueError as error:
+            remedy = "is no time; pass a datetime, or ISO 8601"
+            raise BadInput(name="created_at", value=created_at, remedy=remedy) from error
         sha256 = hashlib.sha256(content).hexdigest()
         more: dict[str, Any] = {"policy": policy, "looks": looks, "sklearn": sklearn.__version__}
         record = ModelRecord(created_at=at, sha256=sha256, **more, **given)
@@ -220,8 +209,6 @@ class ModelStore:
         record = _read(path, _RECORD)
         if record.version != path.stem:
             raise _untrusted(path.stem, f"its record {str(path)!r} names another version; move it away")
-        if not _is_time(record.created_at):
-            raise _untrusted(path.stem, f"its record {str(path)!r} was made at no time (ISO 8601); move it away")
         return record
 
     def records(self) -> list[ModelRecord]:

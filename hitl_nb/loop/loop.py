@@ -131,11 +131,11 @@ class Loop:
             self._seen = last
         why = self.due()
         try:
-            report = None if why is None else self.retrain(progress, force=True, why=why)
+            report = self.retrain(progress, force=True, why=why) if why else None
+            self._alarmed = self._alarmed or (why or "").startswith(_ALARM)
+            return report
         except RetrainRunning:
             return None
-        self._alarmed = self._alarmed or (why or "").startswith(_ALARM)
-        return report
 
     def start(self, progress: Callable[[str], None] | None = None, force: bool = False) -> Retraining:
         """Do what `refresh` and `retrain` do on a thread of its own, while reviews go on."""
