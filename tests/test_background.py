@@ -246,13 +246,14 @@ def test_a_loop_taken_up_works_by_the_same_options_and_says_what_it_leaves_out(f
     def wild(probabilities, rng):
         return rng.random(len(probabilities))
 
-    learner = Learner(LogisticRegression(), wild, rejects="label", holdout=0.3, min_samples=7, seed=5)
+    learner = Learner(LogisticRegression(), wild, rejects="label", holdout=0.3, held_reviews=0.1, min_samples=7, seed=5)
     learner.add(labels().assign(source="initial"))
     with open_queue(file) as queue:
         Loop(queue, learner, models=ModelStore(tmp_path / "m")).retrain(force=True)
         with pytest.warns(UserWarning, match="the strategy wild is a function"):
             again = take_up(queue, tmp_path / "m").learner
-    assert (again.buffer.rejects, again.holdout, again.min_samples, again.seed) == ("label", 0.3, 7, 5)
+    assert (again.buffer.rejects, again.holdout, again.held_reviews) == ("label", 0.3, 0.1)
+    assert (again.min_samples, again.seed) == (7, 5)
     assert again.strategy == "margin"
 
 

@@ -17,7 +17,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
-from hitl_nb.errors import BadInput, FitFailed, LearnerError, ModelNotFound, NotEnoughSamples, UntrustedModel
+from hitl_nb.errors import (
+    BadInput,
+    FitFailed,
+    LearnerError,
+    ModelNotFound,
+    NotEnoughSamples,
+    RetrainRunning,
+    UntrustedModel,
+)
 from hitl_nb.learner import Learner, ModelStore
 from hitl_nb.loop import ActiveLearningPipeline, Loop
 
@@ -595,6 +603,10 @@ def test_a_loop_goes_on_where_another_on_the_same_folder_ended(tmp_path):
         assert [one.looks for one in first.models.records()] == [0, 1, 2]
         assert other.rollback().version == "v2"
         assert first.retrain(force=True).before == "v2"
+        with ModelStore(tmp_path).lock():  # as another process would
+            for call in (first.retrain, first.rollback):
+                with pytest.raises(RetrainRunning, match="running already in"):
+                    call()
 
 
 def test_a_model_in_use_that_the_folder_knows_not_stays_until_the_folder_has_another(tmp_path):

@@ -21,7 +21,7 @@ from hitl_nb.policy import Policy
 from hitl_nb.queue import ReviewQueue
 
 #: what a learner works by and its models do not tell
-OPTIONS = ("min_samples", "holdout", "seed", "warm", "rejects")
+OPTIONS = ("min_samples", "holdout", "held_reviews", "seed", "warm", "rejects")
 _ALARM = "by an alarm of drift"
 
 
