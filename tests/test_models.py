@@ -246,7 +246,8 @@ def test_of_two_that_save_one_version_at_once_one_is_refused(tmp_path, monkeypat
     go.set()
     for thread in threads:
         thread.join(60)
-    assert found == [ModelStore(tmp_path).record("v1"), "refused"]
+    assert found.count("refused") == 1
+    assert ModelStore(tmp_path).record("v1") in found
     assert ModelStore(tmp_path).load("v1")
 
 
