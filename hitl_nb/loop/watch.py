@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Watch(Shows):
     ) -> None:  # fmt: skip
         self.orchestrator, self.queue, self.certificate = orchestrator, orchestrator.queue, certificate
         self._level, self._bound, self._confidences = level, certificate if bound is None else bound, confidences
-        self._seen, self._lock = 0, threading.RLock()
+        self._seen, self._lock = {"issue_certificate": 0, "revoke_certificate": 0}, threading.RLock()
         self._issued: datetime | None = None
         #: what the last look saw; None before it
         self.alarm: DriftAlarm | None = None
@@ -106,14 +107,18 @@ class Watch(Shows):
 
     def _read_log(self) -> None:
         """Take note of what has become of the certificate, here or elsewhere."""
-        while events := self.queue.events(self._seen, limit=10_000):
-            for event in events:
-                body = event["body"] if event["move"] in ("issue_certificate", "revoke_certificate") else {}
-                if event["move"] == "issue_certificate" and body["certificate"]["id"] == self.certificate.id:
-                    self._issued = self._issued or event["at_time"]
-                elif body.get("certificate") == self.certificate.id:
-                    self.certificate = self.certificate.revoked(event["at_time"])
-            self._seen = events[-1]["seq"]
+        for move in self._seen:
+            while events := self.queue.events(self._seen[move], limit=1000, move=move):
+                self._seen[move] = events[-1]["seq"]
+                for event in events:
+                    self._note(event["body"]["certificate"], event["at_time"])
+
+    def _note(self, named: dict[str, Any] | str, at_time: datetime) -> None:
+        """Take note of an issue, whose event holds a whole certificate, or of a revocation, which names one."""
+        if isinstance(named, str) and named == self.certificate.id:
+            self.certificate = self.certificate.revoked(at_time)
+        elif isinstance(named, dict) and named["id"] == self.certificate.id:
+            self._issued = self._issued or at_time
 
     def _use(self) -> None:
         policy = self.orchestrator.policy
