@@ -21,21 +21,22 @@ SAID = "[[one.correction, one.comment] for t in queue.history()['task_id'] for o
 SHORTCUTS = "".join(KEYS.values()) + " d"
 #: any text is a correction
 FREE = LIVE.replace('["ham", "spam"]', "None")
-#: a store whose writes wait until a file is there
+#: a queue whose answers wait, first come first served, until a file is there; another file says that one has come
 GATED = (
     QUEUE
     + """
 from pathlib import Path
+import threading
 import time
-from hitl_nb.queue import ReviewQueue
-from flaky import Flaky
-store = Flaky(queue.store)
-panel = ReviewPanel(ReviewQueue(store), reviewer="ann", labels=["ham", "spam"])
-def write(*work, **options):
-    while not Path({gate!r}).exists():
-        time.sleep(0.02)
-    return queue.store.write(*work, **options)
-store.write = write
+turn, resolve = threading.Lock(), queue.resolve
+panel = ReviewPanel(queue, reviewer="ann", labels=["ham", "spam"])
+def slow(*answer, **options):
+    with turn:
+        Path({gate!r} + ".reached").touch()
+        while not Path({gate!r}).exists():
+            time.sleep(0.02)
+    return resolve(*answer, **options)
+queue.resolve = slow
 panel
 """
 )
@@ -222,6 +223,16 @@ def test_a_page_whose_view_hears_nothing_gets_the_plain_panel_until_it_is_loaded
     assert judged(book) == [["approve", "mail 0"]]
 
 
+def reached(gate, page):
+    """Wait until an answer has come to the gate."""
+    came = gate.with_name(f"{gate.name}.reached")
+    for _ in range(1000):
+        if came.exists():
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError("no answer has come to the gate")
+
+
 def test_of_two_browsers_one_decides_and_the_other_is_told(open_notebook, live, other_page, tmp_path):
     gate = tmp_path / "gate"
     book = open_notebook(code(GATED, gate=str(gate), n=1)).run()
@@ -231,8 +242,9 @@ def test_of_two_browsers_one_decides_and_the_other_is_told(open_notebook, live, 
     other.focus()
     live.focus()
     live.press("a")
-    expect(live.root.locator(".hitl-live-counts")).to_contain_text("1 saving")
+    reached(gate, other_page)
     other.press("r")
+    expect(other.root.locator(".hitl-live-counts")).to_contain_text("1 saving")
     gate.touch()
     live.counts(1)
     other.says("no longer in your hands.*\n*.*reject spam")
