@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from contextlib import suppress
 from dataclasses import replace
@@ -267,6 +268,31 @@ def test_the_verdict_follows_the_bounds(repaired, broken, n, verdict):
 def draw(rng: np.random.Generator, n: int, worse: float) -> tuple[np.ndarray, np.ndarray]:
     """Draw n cases of two models that differ in 8 % of them, the challenger worse by `worse`."""
     return answers(*rng.multinomial(n, [0.04 - worse / 2, 0.04 + worse / 2, 0.92])[:2], n)
+
+
+def test_no_labels_of_the_unanswered_could_make_the_verdict_worse_for_it():
+    old, new, differ = *answers(6, 10, 150), 5
+    waiting = compare_paired(old, new, unanswered=8, differ=differ)
+    assert (waiting.unanswered, waiting.differ, waiting.n) == (8, differ, 150)
+    for repaired, broken in itertools.product(range(differ + 1), repeat=2):
+        if repaired + broken <= differ:
+            more_old, more_new = answers(repaired, broken, 8)
+            known = compare_paired([*old, *more_old], [*new, *more_new])
+            assert waiting.low <= known.low <= known.high <= waiting.high
+    assert (known.low, waiting.high) == (pytest.approx(waiting.low), pytest.approx(worst(old, new, 5, 8).high))
+    assert "8 cases without an answer (the two differ on 5)" in str(waiting)
+    with pytest.raises(BadInput, match="differ"):
+        compare_paired(old, new, unanswered=1, differ=2)
+
+
+def test_cases_on_which_both_say_the_same_need_no_answer():
+    same = compare_paired([False] * 100, [False] * 100, unanswered=100)
+    assert same.high == compare_paired([False] * 200, [False] * 200).high
+
+
+def worst(old, new, differ, unanswered):
+    more_old, more_new = answers(0, differ, unanswered)
+    return compare_paired([*old, *more_old], [*new, *more_new])
 
 
 def promoted(n: int, worse: float, decide=lambda pair: compare_paired(*pair).verdict == "promote") -> float:

@@ -38,21 +38,27 @@ def drawn(rng, n, worse, run, **facts):
 def traffic(rng, audits, rate, worse, run):
     """Return the answers of people to so much traffic that about so many of its automatic answers are audited."""
     n = round(audits / (1 - ASKED) / rate)
-    rows, asked = drawn(rng, n, worse, run, source=f"human_review at {rate}", audit_rate=rate)
+    rows, asked = drawn(rng, n, worse, run, source=f"human_review {rate}", audit_rate=rate)
     audited = ~asked & (rng.random(n) < rate)
     return rows.assign(source=np.where(asked, "human_review", "audit"))[asked | audited]
 
 
-def promoted(audits, worse, runs, rates=(0.2,), rule=lambda rows: rows):
-    """Return how often a challenger is promoted on 200 rows of the initial labels and on what came after."""
+def promoted(audits, worse, runs, rates=(0.2,), rule=lambda rows: rows, late=None):
+    """Return how often a challenger is promoted on 200 rows of the initial labels and on what came after.
+
+    `late` says how likely a row is not answered yet; what is not is handed in with its features alone.
+    """
     won = 0
     for run in range(runs):
         rng = np.random.default_rng((run, audits))
         learner = Learner(Says("old"))
         learner.champion = Challenger(model=Says("old"), version="v1")
         learner.add(drawn(rng, 400, worse, run, source="initial")[0])
-        for rate in rates if audits else ():
-            learner.add(rule(traffic(rng, audits / len(rates), rate, worse, run)))
+        if audits:
+            rows = pd.concat([rule(traffic(rng, audits / len(rates), rate, worse, run)) for rate in rates])
+            waits = rng.random(len(rows)) < late(rows) if late else np.zeros(len(rows), dtype=bool)
+            answered = rows.assign(source=rows["source"].str.split().str[0])
+            learner.sync(answered[~waits], answered[waits].drop(columns=["label", "outcome"]))
         won += learner.compare(Challenger(model=Says("new"), version="v2")).verdict == "promote"
     return won / runs
 
@@ -77,6 +83,32 @@ def test_audits_alone_would_promote_it():
 
 def test_an_equal_challenger_is_promoted_on_the_same_rows():
     assert promoted(2000, 0.0, runs=30) > 0.6
+
+
+def broken_late(rows):
+    """Most of what the challenger alone gets wrong is hard, and waits."""
+    return np.where(rows["new"] & ~rows["old"], 0.8, 0.02)
+
+
+def test_answers_that_come_late_where_the_challenger_errs_let_none_through():
+    assert promoted(2000, 0.05, runs=30, late=broken_late) <= limit(30)
+
+
+def test_without_what_waits_they_would(monkeypatch):
+    sync = Learner.sync
+    monkeypatch.setattr(Learner, "sync", lambda learner, rows, unanswered: sync(learner, rows))
+    assert promoted(2000, 0.05, runs=30, late=broken_late) > 2 * limit(30)
+
+
+def test_an_equal_challenger_is_promoted_although_some_answers_wait():
+    assert promoted(2000, 0.0, runs=30, late=lambda rows: np.full(len(rows), 0.05)) > 0.5
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("worse", [0.02, 0.05])
+@pytest.mark.parametrize("rates", [(0.2,), (0.05, 0.5)])
+def test_the_promise_holds_however_late_the_answers(worse, rates):
+    assert promoted(2000, worse, 400, rates, late=broken_late) <= limit(400)
 
 
 @pytest.mark.nightly

@@ -151,6 +151,25 @@ def test_one_call_puts_the_model_before_in_use_again_also_after_a_restart(cancer
         assert ModelStore(tmp_path).latest().version == "v1"
 
 
+def test_audits_that_wait_speak_against_a_promotion_until_they_are_answered(cancer):
+    loop = started(cancer, DummyClassifier(strategy="constant", constant="malignant"), held_reviews=1.0)
+    rows, policy = cancer[250:450], Policy(0.5, audit_rate=1.0, second_audit=0)
+    inputs = rows.drop(columns="label")
+    ids = Orchestrator(queue=loop.queue, policy=policy).process_frame(inputs, loop.learner.predict(inputs))["task_id"]
+    loop.refresh()
+    loop.learner.estimator = scaled()
+    report = loop.retrain(force=True)
+    found = report.comparison
+    assert (found.unanswered, report.promoted) == (200, False)
+    assert 50 < found.differ < 200
+    assert f"200 cases of this draw have no answer: the two differ on {found.differ}" in repr(report)
+    for task_id, label in zip(ids, rows["label"], strict=True):
+        loop.queue.resolve(task_id, "ann", "correct", {"label": label})
+    loop.refresh()
+    report = loop.retrain(force=True)
+    assert (report.comparison.unanswered, report.promoted) == (0, True)
+
+
 def test_a_failing_fit_changes_nothing(cancer):
     loop = started(cancer, scaled())
     reviewed_by_truth(loop.queue, cancer[250:300], loop.learner, Policy(1.0, audit_rate=0))

@@ -13,7 +13,7 @@ from conftest import START
 
 from hitl_nb import Orchestrator, Policy, Reviewer
 from hitl_nb.errors import BadInput, IllegalMove
-from hitl_nb.evidence import corrected_risk
+from hitl_nb.evidence import corrected_risk, held_draw
 from hitl_nb.task import OPEN
 
 JUDGE = Reviewer(id="eve", roles=("reviewer", "adjudicator"))
@@ -261,6 +261,7 @@ def test_an_empty_queue_has_empty_frames(queue):
     assert list(queue.history().columns) == HISTORY
     assert queue.history(inputs=True).empty
     assert list(queue.training_frame().columns) == ["task_id", "label", "confidence", "weight", "source", "outcome"]
+    assert list(queue.training_frames()[1].columns) == ["task_id", "source", "audit_rate"]
     assert list(queue.annotations().columns) == ["task", "worker", "label"]
     assert queue.stats().automatic_share is None
     assert queue.estimated_wait() is None
@@ -302,6 +303,41 @@ def test_training_rows_name_the_audit_rate_of_the_policy_that_decided_about_them
     assert decided["audit_rate"].tolist() == decided["rate"].tolist() == [1.0, 0.3, 0.0]
     assert frame.loc[by_hand.task_id, "input.audit_rate"] == 0.5
     assert pd.isna(frame.loc[by_hand.task_id, "audit_rate"])
+
+
+def test_what_models_are_compared_on_once_it_is_answered_comes_with_the_training_rows(queue, ask, clock):
+    process = Orchestrator(queue=queue, policy=Policy(0.7, audit_rate=1.0, second_audit=0)).process
+    names = ["waits", "answered", "withdrawn", "disputed", "gone"]
+    said = {name: process({"name": name}, {"label": "spam", "confidence": 0.5}, subject=name) for name in names}
+    ids = {name: told["task_id"] for name, told in said.items()}
+    strict = Policy(0.7, audit_rate=1.0, second_audit=0, deadline=timedelta(hours=1), on_deadline="deny")
+    Orchestrator(queue=queue, policy=strict).process({"name": "denied"}, {"label": "spam", "confidence": 0.5})
+    clock.forward(hours=2)
+    queue.tick()
+    process({"name": "passes"}, {"label": "spam", "confidence": 0.9})
+    for name in ("answered", "disputed"):
+        queue.resolve(ids[name], "ann", "approve")
+    queue.object(ids["disputed"], "ben", "no")
+    queue.withdraw(ids["withdrawn"])
+    queue.forget("gone")
+    ask()
+    Orchestrator(queue=queue, policy=Policy(0.7, audit_rate=0)).process({"name": "x"}, {"confidence": 0.5})
+    rows, waiting = queue.training_frames()
+    assert rows["task_id"].tolist() == [ids["answered"]]
+    assert list(waiting.columns) == ["name", "task_id", "source", "audit_rate"]
+    assert sorted(waiting["name"]) == ["denied", "disputed", "passes", "waits", "withdrawn"]
+    assert dict(zip(waiting["name"], waiting["source"], strict=True))["passes"] == "audit"
+    assert set(waiting["source"]) == {"audit", "human_review"}
+    assert set(waiting["audit_rate"]) == {1.0}
+
+
+def test_of_what_waits_a_share_as_large_as_that_of_the_audits_is_held(queue):
+    inputs = pd.DataFrame({"x": range(400)})
+    answers = [{"label": "spam", "confidence": 0.5}] * 400
+    Orchestrator(queue=queue, policy=Policy(0.7, audit_rate=0.1)).process_frame(inputs, answers)
+    held = queue.training_frames()[1]
+    assert held["task_id"].tolist() == [task for task in held["task_id"] if held_draw([task])[0] < 0.1]
+    assert 20 < len(held) < 65
 
 
 def test_an_input_field_called_like_a_column_of_the_training_frame_is_kept(queue, ask):

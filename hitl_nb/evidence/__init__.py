@@ -13,6 +13,7 @@ from hitl_nb.evidence.paired import (
     PairedComparison,
     Verdict,
     compare_paired,
+    held_draw,
     share_difference,
     spent,
     with_floor,
@@ -24,6 +25,6 @@ from hitl_nb.evidence.weight import inverse_confidence, inverse_propensity, lure
 __all__ = [
     "Alarm", "Certificate", "ClassComparison", "Interval", "PairedComparison", "Verdict", "always_valid",
     "clopper_pearson", "compare_paired", "confidence_sequence", "corrected_risk", "evidence_below", "hajek",
-    "horvitz_thompson", "inverse_confidence", "inverse_propensity", "lure", "pairs_needed", "ppi_mean",
+    "held_draw", "horvitz_thompson", "inverse_confidence", "inverse_propensity", "lure", "pairs_needed", "ppi_mean",
     "reviewer_error", "share_difference", "spent", "with_floor",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hitl_nb.display import spell
 from hitl_nb.errors import BadInput
@@ -69,9 +69,14 @@ class PairedComparison:
     level: float = 0.95
     #: the same for each class, where a floor guards them
     classes: tuple[ClassComparison, ...] = ()
+    #: further cases of the same draw without a known label
+    unanswered: int = 0
+    #: on how many of those the two answer differently: in each bound they count the worse way
+    differ: int = 0
 
     def __str__(self) -> str:
         more = f", about {self.labels_needed} more random labels needed" if self.labels_needed else ""
+        more += f", {self.unanswered} cases without an answer (the two differ on {self.differ})" * bool(self.unanswered)
         worst = [f"; class {one}" for one in self.blocked[:1]]
         rest = f" and {len(self.blocked) - 1} more" if len(self.blocked) > 1 else ""
         return "".join([f"{self.verdict}: {_bounds(self)}{more}", *worst, rest])
@@ -153,9 +158,25 @@ def spent(look: int, level: float = 0.95) -> float:
     return 1 - (1 - within("level", level, inside=True)) / (look * (look + 1))
 
 
+def held_draw(task_ids: ArrayLike) -> NDArray[np.float64]:
+    """Return a uniform draw for each task id (SipHash): by it an answer is held back to compare models on.
+
+    It is the same in every process, and is known before there is an answer.
+
+    Examples
+    --------
+    >>> held_draw(["a", "b"]).round(2).tolist()
+    [0.94, 0.98]
+    """
+    import pandas as pd
+
+    hashes = pd.util.hash_array(np.asarray(task_ids, dtype=object), hash_key="held back answer", categorize=False)
+    return np.asarray(hashes / 2.0**64)
+
+
 def compare_paired(
     champion_wrong: ArrayLike, challenger_wrong: ArrayLike, margin: float = 0.02, level: float = 0.95,
-    next_level: float | None = None,
+    next_level: float | None = None, unanswered: int = 0, differ: int = 0,
 ) -> PairedComparison:  # fmt: skip
     """Say whether a challenger is proven not worse than the champion by more than `margin`.
 
@@ -165,7 +186,10 @@ def compare_paired(
     for several at the same cases take `spent` levels, and the next one as `next_level`, for which labels are planned.
 
     One boolean per random case and model, True where it erred; `margin` is the largest loss that is accepted, a share
-    (0.02 is two points).
+    (0.02 is two points). Cases that chance drew too and nobody has answered yet are `unanswered`: left out, they would
+    tilt the comparison where hard cases are answered late. Where both models say the same neither gains, whatever the
+    truth; the `differ` others count against the challenger in the upper bound and for it in the lower one. So the
+    verdict that they get is never better than with their labels, whatever these will be.
 
     Examples
     --------
@@ -184,15 +208,20 @@ def compare_paired(
     within("margin", margin, inside=True)
     first, second = champion.astype(bool), challenger.astype(bool)
     n, repaired, broken = len(first), int((first & ~second).sum()), int((second & ~first).sum())
+    if count("differ", differ) > count("unanswered", unanswered):
+        raise BadInput(name="differ", value=differ, remedy=f"cannot be more than the {unanswered} unanswered")
     z = float(ndtri(within("level", level, inside=True)))
     planned = float(ndtri(within("next_level", level if next_level is None else next_level, inside=True)))
-    low, high = (_score_bound(repaired, broken, n, sign * z) for sign in (1, -1)) if n else (-1.0, 1.0)
+    low, high, cases = -1.0, 1.0, n + unanswered
+    if cases:
+        low = _score_bound(repaired + differ, broken, cases, z)
+        high = _score_bound(repaired, broken + differ, cases, -z)
+    more = max(_labels_needed(repaired, broken, n, margin, planned), differ)
     verdict: Verdict = "promote" if high <= margin else "refuse" if low > 0 else "undecided"
     return PairedComparison(
         difference=(broken - repaired) / n if n else math.nan, low=low, high=high, n=n, verdict=verdict,
         only_champion_wrong=repaired, only_challenger_wrong=broken, both_wrong=int((first & second).sum()),
-        labels_needed=_labels_needed(repaired, broken, n, margin, planned) if verdict == "undecided" else 0,
-        level=level,
+        labels_needed=more if verdict == "undecided" else 0, level=level, unanswered=unanswered, differ=differ,
     )  # fmt: skip
 
 

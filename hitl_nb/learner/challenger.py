@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +54,22 @@ class Challenger(Origin):
 
     #: the fitted estimator
     model: Any
+
+
+def is_fitted(estimator: Any) -> bool:
+    """Say whether an estimator was fitted."""
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    return True
+
+
+def seeded(estimator: Any, seed: int) -> Any:
+    """Return an unfitted clone whose open random states are `seed`, so that the same rows give the same model."""
+    fresh = clone(estimator)
+    is_open = {k: seed for k, v in fresh.get_params().items() if k.split("__")[-1] == "random_state" and v is None}
+    return fresh.set_params(**is_open)
 
 
 def probabilities_of(model: Any, x: Any) -> NDArray[np.float64]:

@@ -6,15 +6,13 @@ of the first and all answers together little of the second; so the reviews are t
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
+
 import pandas as pd
-from numpy.typing import NDArray
 
-
-def _draws(rows: pd.DataFrame) -> NDArray[np.float64]:
-    """Return a uniform draw for each task id (SipHash), the same in every process, whatever the seed of a learner."""
-    hashes = pd.util.hash_array(rows.index.to_numpy(object), hash_key="held back answer", categorize=False)
-    return np.asarray(hashes / 2.0**64)
+from hitl_nb.evidence import held_draw
+from hitl_nb.learner.buffer import as_text
 
 
 def held_back(rows: pd.DataFrame, most: float) -> pd.Series[bool]:
@@ -24,7 +22,7 @@ def held_back(rows: pd.DataFrame, most: float) -> pd.Series[bool]:
     ----------
     most : share of the reviews that is held back at most, however many audits there are
     """
-    return (rows["source"] == "audit") | (_draws(rows) < rows["audit_rate"].clip(upper=most))
+    return (rows["source"] == "audit") | (held_draw(rows.index) < rows["audit_rate"].clip(upper=most))
 
 
 def at_random(rows: pd.DataFrame, most: float) -> pd.Series[bool]:
@@ -35,5 +33,16 @@ def at_random(rows: pd.DataFrame, most: float) -> pd.Series[bool]:
     """
     rate, audit = rows["audit_rate"], rows["source"] == "audit"
     usual = rate.clip(upper=most)
-    drawn: pd.Series[bool] = _draws(rows) * rate.where(audit, 1.0) < usual[usual > 0].min()
+    drawn: pd.Series[bool] = held_draw(rows.index) * rate.where(audit, 1.0) < usual[usual > 0].min()
     return drawn.where(usual > 0, ~audit)
+
+
+def wrong(said: Sequence[Any], truth: Sequence[Any]) -> list[bool]:
+    """Say for each answer whether it is another one; as text where one side is, so that 7 and "7" are one label.
+
+    >>> wrong([7, 8.0], ["7", "9"])
+    [False, True]
+    """
+    if any(isinstance(label, str) for label in (*said, *truth)):
+        said, truth = [as_text(label) for label in said], [as_text(label) for label in truth]
+    return [one != other for one, other in zip(said, truth, strict=True)]

@@ -6,55 +6,37 @@ It knows no queue and no clock; `loop` carries reviews here and decides when to 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
 
 from hitl_nb.errors import BadInput, FitFailed, LearnerError, NotEnoughSamples, plain
 from hitl_nb.evidence import PairedComparison, compare_paired, inverse_confidence, spent, with_floor
 from hitl_nb.evidence.check import within
 from hitl_nb.learner.buffer import HASH, Buffer, Features, Rejects, as_labels, as_text, data_hash
-from hitl_nb.learner.challenger import Challenger, calibrated, continued, probabilities_of, warm_names
-from hitl_nb.learner.holdout import at_random, held_back
+from hitl_nb.learner.challenger import (
+    Challenger,
+    calibrated,
+    continued,
+    is_fitted,
+    probabilities_of,
+    seeded,
+    warm_names,
+)  # fmt: skip
+from hitl_nb.learner.holdout import at_random, held_back, wrong
 from hitl_nb.learner.modal import WeightedActiveLearner
 from hitl_nb.learner.models import ModelRecord
 from hitl_nb.learner.pool import Asking, choose
-from hitl_nb.learner.strategy import STRATEGIES, Strategy, wants
+from hitl_nb.learner.strategy import STRATEGIES, Strategy, named, wants
 from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, effective_size, fit_weighted, fit_weights, weigh
 
 #: rows of the random holdout where the initial labels are enough for it
 HOLDOUT_ROWS = 200
-
-
-def _named(value: Any, known: Mapping[str, Any], kind: str) -> tuple[str, Any]:
-    if getattr(value, "__module__", "").startswith("modAL."):
-        value = value.__name__
-    if callable(value):
-        return getattr(value, "__name__", type(value).__name__), value
-    if value not in known:
-        raise BadInput(name=kind, value=value, remedy=f"is none of {', '.join(known)}, and no function")
-    return value, known[value]
-
-
-def _is_fitted(estimator: Any) -> bool:
-    try:
-        check_is_fitted(estimator)
-    except NotFittedError:
-        return False
-    return True
-
-
-def _seeded(estimator: Any, seed: int) -> Any:
-    """Return an unfitted clone whose open random states are `seed`, so that the same rows give the same model."""
-    fresh = clone(estimator)
-    is_open = {k: seed for k, v in fresh.get_params().items() if k.split("__")[-1] == "random_state" and v is None}
-    return fresh.set_params(**is_open)
+#: no task that waits for an answer
+_NONE = pd.DataFrame({"source": [], "audit_rate": []}, index=pd.Index([], dtype=object))
 
 
 class Learner:
@@ -106,16 +88,16 @@ class Learner:
             raise BadInput(name="holdout", value=holdout, remedy="must be a share from 0 to 0.5")
         if isinstance(min_samples, bool) or not min_samples >= 1:
             raise BadInput(name="min_samples", value=min_samples, remedy="must be 1 or more")
-        self.strategy, self._score = _named(strategy, STRATEGIES, "strategy")
+        self.strategy, self._score = named(strategy, STRATEGIES, "strategy")
         wants(self._score)
-        self.weighting, self._weigh = _named(weighting, WEIGHTINGS, "weighting")
+        self.weighting, self._weigh = named(weighting, WEIGHTINGS, "weighting")
         if warm and not warm_names(estimator):
             raise BadInput(name="warm", value=type(estimator).__name__, remedy="has no warm_start; leave it at False")
         self.estimator, self.min_samples, self.holdout, self.seed = estimator, min_samples, holdout, seed
         self.calibrate, self.warm, self.held_reviews = calibrate, warm, within("held_reviews", held_reviews)
         self.buffer = Buffer(features, rejects)
         #: the model in use; None until the first promotion
-        self.champion = Challenger(model=estimator, version="v1") if _is_fitted(estimator) else None
+        self.champion = Challenger(model=estimator, version="v1") if is_fitted(estimator) else None
         #: how often a challenger was compared on the holdout; each look spends a part of the level
         self.looks = 0
         self._earlier: list[Challenger] = []
@@ -125,6 +107,7 @@ class Learner:
         self._trained: frozenset[str] = frozenset()  # ids in any fit: never part of the holdout again
         #: hashes of the rows in the last fit
         self.fitted: frozenset[int] = frozenset()
+        self._unanswered = _NONE
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -147,16 +130,21 @@ class Learner:
         """
         return self._store(self.buffer.add, frame)
 
-    def sync(self, frame: pd.DataFrame) -> int:
+    def sync(self, frame: pd.DataFrame, unanswered: pd.DataFrame | None = None) -> int:
         """Take this frame for all that one source holds now; return how many rows are new, changed or gone.
 
         Like `add`, but rows that came by an earlier `sync` and are not in this frame go. Rows that came by `add` stay.
+        `unanswered` are the tasks that somebody will still answer, or never did: task_id, features…, source (audit or
+        human_review), audit_rate. Those of them that would be compared on speak against a promotion, see `compare`.
         """
-        return self._store(self.buffer.sync, frame)
+        return self._store(self.buffer.sync, frame, _NONE if unanswered is None else unanswered.set_index("task_id"))
 
-    def _store(self, store: Callable[[pd.DataFrame], int], frame: pd.DataFrame) -> int:
+    def _store(
+        self, store: Callable[[pd.DataFrame], int], frame: pd.DataFrame, unanswered: pd.DataFrame | None = None
+    ) -> int:
         with self._lock:
             changed = store(frame)
+            self._unanswered = self._unanswered if unanswered is None else unanswered
             rows = self.buffer.rows
             self._held |= frozenset(rows.index[held_back(rows, self.held_reviews)]) - self._trained
             return changed
@@ -194,9 +182,17 @@ class Learner:
     @property
     def holdout_rows(self) -> pd.DataFrame:
         """The rows that models are compared on: held out, and with a known label (a bare reject has none)."""
-        rows = self.buffer.rows
-        known = rows.index.isin(self._with_holdout(rows)) & rows["label"].notna()
-        return rows[known & at_random(rows, self.held_reviews)].drop(columns=[HASH])
+        return self._compared_on()[0]
+
+    def _compared_on(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the rows of the holdout, and those that would be among them if somebody had answered."""
+        with self._lock:
+            rows, asked, trained = self.buffer.rows, self._unanswered, self._trained
+        asked = asked[held_back(asked, self.held_reviews) & ~asked.index.isin(rows.index.union([*trained]))]
+        both = pd.concat([side[["source", "audit_rate"]] for side in (rows, asked)])
+        random = at_random(both.astype({"audit_rate": float}), self.held_reviews).to_numpy(bool)
+        known = rows.index.isin(self._with_holdout(rows)) & rows["label"].notna() & random[: len(rows)]
+        return rows[known].drop(columns=[HASH]), asked[random[len(rows) :] & known.any()]
 
     # -- models --------------------------------------------------------------------------------------------------------
 
@@ -227,7 +223,7 @@ class Learner:
             raw = used["weight"] if stored else weigh(self._weigh, used)
             weights, y = fit_weights(raw), as_labels(used["label"].tolist())
             x, begun = self.buffer.inputs(used), continued(self.champion, y) if self.warm else None
-            active = WeightedActiveLearner(_seeded(self.estimator, self.seed), force_all_finite=False, seed=self.seed)
+            active = WeightedActiveLearner(seeded(self.estimator, self.seed), force_all_finite=False, seed=self.seed)
             model = (
                 active.fit(x, y, sample_weight=weights).estimator
                 if begun is None
@@ -260,32 +256,31 @@ class Learner:
         """Compare a challenger with the champion on the holdout; each call is one look and spends a part of `level`.
 
         However often it is called: that a challenger worse than its champion by more than `margin` is ever promoted
-        has a chance of at most 1 - `level`, as long as nothing is fitted to the holdout (`spent`) and people answer all
-        that is asked. No class with enough rows may lose more than `floor` (`with_floor`).
+        has a chance of at most 1 - `level`, as long as nothing is fitted to the holdout (`spent`). It does not hang on
+        when people answer: cases that wait count the worse way where the two differ (`sync`, `compare_paired`). No
+        class with enough rows may lose more than `floor` (`with_floor`); that is judged on the answered ones.
 
         Raises
         ------
         LearnerError : there is no champion yet, the first model is promoted without comparison; or a model raised
         """
-        champion, rows = self._in_use(), self.holdout_rows
+        champion, (rows, asked) = self._in_use(), self._compared_on()
         try:
-            old, new = (self._wrong(side.model, rows) for side in (champion, challenger))
+            old, new = (self._wrong(side.model, rows) if len(rows) else [] for side in (champion, challenger))
+            asked = asked.reindex(columns=self.buffer.columns)  # a field that no answered row has is of no model
+            said = (self._answers(side.model, asked)[0].tolist() for side in (challenger, champion))
+            differ = sum(wrong(*said)) if len(asked) else 0
         except Exception as error:
             what = f"the holdout could not be judged ({type(error).__name__}: {error}); the champion stays"
             raise LearnerError(what=plain(what)) from error
         self.looks += bool(len(rows))  # nothing was looked at where there is no row
         look = max(self.looks, 1)
-        found = compare_paired(old, new, margin, spent(look, level), spent(look + 1, level))
+        found = compare_paired(old, new, margin, spent(look, level), spent(look + 1, level), len(asked), differ)
         return with_floor(found, [as_text(label) for label in rows["label"]], old, new, floor)
 
     def _wrong(self, model: Any, rows: pd.DataFrame) -> list[bool]:
-        """Say for each row whether the model errs; as text where one side is, so that 7 and "7" are one label."""
-        if not len(rows):
-            return []
-        said, truth = self._answers(model, rows)[0].tolist(), as_labels(rows["label"].tolist()).tolist()
-        if any(isinstance(label, str) for label in (*said, *truth)):
-            said, truth = [as_text(label) for label in said], [as_text(label) for label in truth]
-        return [one != other for one, other in zip(said, truth, strict=True)]
+        """Say for each row whether the model errs."""
+        return wrong(self._answers(model, rows)[0].tolist(), as_labels(rows["label"].tolist()).tolist())
 
     @property
     def outdated(self) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,6 +183,21 @@ def score_pool(strategy: Strategy, probabilities: ArrayLike, rng: np.random.Gene
             more = {k: rows_at(v, start + judged) if k in ("X", "votes") else v for k, v in given.items() if k in names}
             scores[start + judged] = strategy(part, rng, **more)
     return scores
+
+
+def named(value: Any, known: Mapping[str, Any], kind: str) -> tuple[str, Any]:
+    """Return the name and the function of what is given by either.
+
+    >>> named("margin", {"margin": max}, "strategy")
+    ('margin', <built-in function max>)
+    """
+    if getattr(value, "__module__", "").startswith("modAL."):
+        value = value.__name__
+    if callable(value):
+        return getattr(value, "__name__", type(value).__name__), value
+    if value not in known:
+        raise BadInput(name=kind, value=value, remedy=f"is none of {', '.join(known)}, and no function")
+    return value, known[value]
 
 
 def select(scores: ArrayLike, n: int, ids: ArrayLike | None = None) -> NDArray[np.intp]:

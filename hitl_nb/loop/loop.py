@@ -102,10 +102,11 @@ class Loop:
     def refresh(self) -> int:
         """Let the learner hold the answers that stand, and no others; returns how many are new, changed or gone.
 
-        An answer that was undone, disputed, replaced or erased goes. Rows that came by ``learner.add`` stay.
+        An answer that was undone, disputed, replaced or erased goes. Rows that came by ``learner.add`` stay. What waits
+        for an answer comes with them, so that what is answered late tilts no comparison.
         """
         with self._refreshing:  # an older look at the queue must not come after a newer one
-            return self.learner.sync(self.queue.training_frame())
+            return self.learner.sync(*self.queue.training_frames())
 
     def due(self) -> str | None:
         """Say why a retrain is due: by count, by time, or by an alarm of drift; None while it is not.

@@ -90,7 +90,7 @@ class RetrainReport(Shows):
             rows.append((f"{repaired} repaired, {broken} broken", broken - repaired, bounds))
             notes += [f"look {self.looks} at this holdout; all looks together share one chance of a wrong promotion"]
             notes += [f"against a promotion: class {one}" for one in found.blocked]
-            notes += self._unproven(found)
+            notes += self._unproven(found) + self._unanswered(found)
         if self.outdated:
             notes += [f"the model in use learned from {len(self.outdated):,} rows that no longer stand: retrain"]
         notes += [str(self.rescored)] if self.rescored else []
@@ -98,6 +98,10 @@ class RetrainReport(Shows):
         verdict, todo = _VERDICTS[found.verdict if found else "first"]
         more = found.labels_needed if found else 0
         return table(f"{made.version} {verdict}", columns, rows, [*notes, f"next: {todo.format(more=more)}"])
+
+    def _unanswered(self, found: PairedComparison) -> list[str]:
+        against = f"the two differ on {found.differ:,}, which count against a promotion until somebody answers"
+        return [f"{found.unanswered:,} cases of this draw have no answer: {against}"] if found.unanswered else []
 
     def _unproven(self, found: PairedComparison) -> list[str]:
         names = [f"{one.label} ({one.n})" for one in found.classes if one.state in ("open", "few")]

@@ -10,7 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hitl_nb.errors import BadInput
+from hitl_nb.evidence import held_draw
 from hitl_nb.payload import canonical, parse
 from hitl_nb.queue.row import TaskRow, fold
 from hitl_nb.queue.store import Transaction, payloads
@@ -129,6 +132,28 @@ def training_frame(tx: Transaction, as_of: datetime | None) -> pd.DataFrame:
     return frame.assign(audit_rate=rates) if rates.notna().any() else frame
 
 
+def unanswered_frame(tx: Transaction) -> pd.DataFrame:
+    """Return the tasks that models will be compared on once they are answered: task_id, features…, source, audit_rate.
+
+    They are audits, and as large a share of what else a policy asked about. A task that was denied or taken back is
+    among them: left out, what people could not judge in time would be missing in the comparison.
+    """
+    import pandas as pd
+
+    rows = tx.tasks("unanswered")
+    rates = np.array(_audit_rates(tx, rows), dtype=float)
+    drawn = zip(rows, held_draw([row.task_id for row in rows]) < rates, rates.tolist(), strict=True)
+    held = {row.task_id: (row, rate) for row, is_held, rate in drawn if row.random_audit or is_held}
+    known = [(row, found) for row, found in _with_payload(tx, [row for row, _ in held.values()]) if "input" in found]
+    facts = [{"task_id": row.task_id, "source": _source(row), "audit_rate": held[row.task_id][1]} for row, _ in known]
+    lines = [features_of(found["input"]) | line for (_, found), line in zip(known, facts, strict=True)]
+    return pd.DataFrame(lines, columns=None if lines else ["task_id", "source", "audit_rate"])
+
+
+def _source(row: TaskRow, adjudication: bool = False) -> str:
+    return "audit" if row.random_audit else "adjudication" if adjudication else "human_review"
+
+
 def _audit_rates(tx: Transaction, rows: list[TaskRow]) -> list[float | None]:
     """Return for each task the audit rate of its policy, as logged; None where no policy decided about it."""
     names = {row.policy for row in rows if row.audit_probability is not None}
@@ -143,8 +168,7 @@ def _training_line(row: TaskRow, found: dict[str, Any], review: dict[str, Any]) 
         label = (found.get("prediction") or {}).get("label")
     elif row.outcome == "correct":
         label = (found["answers"].get(("correction", row.final)) or {}).get("label")
-    source = "audit" if row.random_audit else "adjudication" if review["adjudication"] else "human_review"
-    features = features_of(found["input"])
+    features, source = features_of(found["input"]), _source(row, review["adjudication"])
     known = 0.5 if row.confidence is None else row.confidence
     facts = {"label": label, "confidence": row.confidence, "weight": 1 / (known + 0.01)}
     return features | {"task_id": row.task_id, **facts, "source": source, "outcome": row.outcome}

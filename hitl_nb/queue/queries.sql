@@ -68,6 +68,11 @@ SELECT * FROM event WHERE seq > :since AND (:move IS NULL OR move = :move) ORDER
 -- answered_until: Tasks that somebody had answered at a time.
 SELECT DISTINCT task_id FROM event WHERE move = 'review' AND at_time <= :until;
 
+-- unanswered: Tasks of a policy that people were asked about and that no answer holds for.
+SELECT * FROM task
+WHERE status NOT IN ('auto_approved', 'reviewed') AND audit_probability IS NOT NULL AND erased_at IS NULL
+ORDER BY task_id;
+
 -- pages: Ids that part the tasks of log and table into pages of about ``n`` lines.
 SELECT DISTINCT task_id FROM (
     SELECT task_id, row_number() OVER (ORDER BY task_id) AS place

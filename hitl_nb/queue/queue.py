@@ -343,6 +343,10 @@ class ReviewQueue(Shows):
         until = None if as_of is None else submit.utc("as_of", as_of)
         return self._read(lambda tx: history.training_frame(tx, until))
 
+    def training_frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return `training_frame` and, as of the same moment, what models are compared on once it is answered."""
+        return self._read(lambda tx: (history.training_frame(tx, None), history.unanswered_frame(tx)))
+
     def annotations(self) -> pd.DataFrame:
         """Return every answer that stands as one line: task, worker, label."""
         return self._read(history.annotation_frame)

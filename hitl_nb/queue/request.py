@@ -20,8 +20,8 @@ from hitl_nb.task import Move
 #: calls that change nothing, or nothing more when they are done again
 SAFE = (
     "pending", "reviewed", "get", "stats", "events", "explain", "estimated_wait", "history", "training_frame",
-    "annotations", "verify", "told", "now", "export", "backup", "snapshot", "tick", "tick_if_due", "rebuild", "deliver",
-    "resolve", "_table",
+    "training_frames", "annotations", "verify", "told", "now", "export", "backup", "snapshot", "tick", "tick_if_due",
+    "rebuild", "deliver", "resolve", "_table",
 )  # fmt: skip
 #: calls whose events carry the id of the request, so that a repeat finds in the log that it is done
 ONCE = (
