@@ -71,7 +71,7 @@ class Move(StrEnum):
     DELIVER = "deliver"
     REOPEN = "reopen"
     REPLACE = "replace"
-    RESCORE = "rescore"
+    REORDER = "reorder"
     WITHDRAW = "withdraw"
 
 
@@ -90,7 +90,7 @@ MOVES: dict[Status, dict[Move, tuple[Status, ...]]] = {
         _M.HOLD: (_S.PENDING,),
         _M.DENY: (_S.EXPIRED,),
         _M.UNDO: (_S.PENDING,),
-        _M.RESCORE: (_S.PENDING,),
+        _M.REORDER: (_S.PENDING,),
         **_OPEN_MOVES,
     },
     _S.CLAIMED: {

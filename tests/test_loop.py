@@ -699,7 +699,7 @@ def test_a_rollback_stands_though_open_tasks_could_not_be_scored(tmp_path):
         def broken(policy=None):
             raise ValueError("odd")
 
-        loop.rescore = broken
-        with pytest.warns(UserWarning, match=r"open tasks keep their scores \(ValueError: odd\)"):
+        loop.reorder = broken
+        with pytest.warns(UserWarning, match=r"open tasks keep their order \(ValueError: odd\)"):
             assert loop.rollback().version == "v1"
         assert loop.learner.champion.version == loop.models.latest().version == "v1"

@@ -839,7 +839,7 @@ def test_a_disputed_task_stays_disputed_when_replaced(queue, ask):
     assert queue.deliver(task.task_id, "svc").answer == {"label": "x"}
 
 
-# -- scored anew
+# -- ordered anew
 
 LOOSE = Policy(0.85, rules=(FieldAbove(field="amount", bound=1000, expertise="law"),), audit_rate=1.0)
 ROUTES = {"high": 2, "medium": 1, "low": 0}
@@ -847,7 +847,7 @@ ROUTES = {"high": 2, "medium": 1, "low": 0}
 
 def scored(task, priority, expertise=None, says="sure"):
     """Return what a later model and a policy make of a task as it was read."""
-    reason = Reason(rule="rescored", says="Model {bound}: " + says, bound="v2", hard=True)
+    reason = Reason(rule="reordered", says="Model {bound}: " + says, bound="v2", hard=True)
     return TaskRow(
         task_id=task.task_id, status="pending_review", created_at=START, priority=ROUTES[priority],
         expertise=expertise, version=task.version, reasons=dump_reasons([reason]),
@@ -855,7 +855,7 @@ def scored(task, priority, expertise=None, says="sure"):
 
 
 def anew(queue, *ready, policy=LOOSE):
-    return queue.rescore(list(ready), policy.fingerprint, policy.to_dict())
+    return queue.reorder(list(ready), policy.fingerprint, policy.to_dict())
 
 
 def routed(queue, confidence=0.6, amount=3, **roles):
@@ -864,7 +864,7 @@ def routed(queue, confidence=0.6, amount=3, **roles):
     return queue.get(made.process({"amount": amount}, told, **roles)["task_id"])
 
 
-def test_a_task_scored_anew_has_another_order_and_route_and_a_reason_more(queue):
+def test_a_task_ordered_anew_has_another_order_and_route_and_a_reason_more(queue):
     first, second = routed(queue, 0.6), routed(queue, 0.65, amount=5000)
     assert anew(queue, scored(first, "low"), scored(second, "high", "law")) == [first.task_id, second.task_id]
     low, high = queue.get(first.task_id), queue.get(second.task_id)
@@ -872,11 +872,11 @@ def test_a_task_scored_anew_has_another_order_and_route_and_a_reason_more(queue)
     assert [reason.text for reason in low.reasons] == ["Low confidence: 0.6", "Model v2: sure"]
     assert [task.task_id for task in queue.claim(LAWYER, n=2)] == [second.task_id, first.task_id]
     assert "ordered it anew by a later model" in queue.explain(first.task_id)
-    assert queue.events(move="rescore")[0]["body"]["policy"] == LOOSE.fingerprint
+    assert queue.events(move="reorder")[0]["body"]["policy"] == LOOSE.fingerprint
     assert queue.verify() == []
 
 
-def test_who_approves_a_task_that_was_scored_anew_approves_what_its_caller_handed_in(queue):
+def test_who_approves_a_task_that_was_ordered_anew_approves_what_its_caller_handed_in(queue):
     task = routed(queue)
     anew(queue, scored(task, "low"))
     now = queue.get(task.task_id)
@@ -945,7 +945,7 @@ def test_an_escalated_task_keeps_its_level_and_the_last_score_is_the_reason(queu
     assert queue.verify() == []
 
 
-def test_what_was_scored_anew_is_the_same_after_the_table_was_rebuilt(queue):
+def test_what_was_ordered_anew_is_the_same_after_the_table_was_rebuilt(queue):
     tasks = [routed(queue, p) for p in (0.6, 0.7)]
     anew(queue, scored(tasks[0], "low"), scored(tasks[1], "high"))
     before = [queue.get(task.task_id) for task in tasks]

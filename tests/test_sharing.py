@@ -593,10 +593,10 @@ def prepared(queue):
     return [task.task_id for task in held] + answered + [gone.task_id]
 
 
-def rescored(queue):
+def reordered(queue):
     """Let a later model order a task anew; returns how many it did."""
     task = Orchestrator(queue=queue, policy=PLAIN).process({"n": 1}, {"confidence": 0.1})["task_id"]
-    return len(queue.rescore([TaskRow(task_id=task, status="pending_review", created_at=START)], "p", {}))
+    return len(queue.reorder([TaskRow(task_id=task, status="pending_review", created_at=START)], "p", {}))
 
 
 PLAIN = Policy(0.85, audit_rate=0)
@@ -615,7 +615,7 @@ CALLS = {
     "deliver": lambda queue, ids: queue.deliver(ids[2], "svc"),
     "forget": lambda queue, ids: (put(queue, subject="s"), queue.forget("s"))[1],
     "reopen": lambda queue, ids: queue.reopen(ids[4]),
-    "rescore": lambda queue, ids: rescored(queue),
+    "reorder": lambda queue, ids: reordered(queue),
     "tick": lambda queue, ids: queue.tick(),
     "process": lambda queue, ids: Orchestrator(queue=queue, policy=PLAIN).process({"n": 1}, {"confidence": 0.1}),
     "process_frame": lambda queue, ids: Orchestrator(queue=queue, policy=PLAIN).process_frame(

@@ -20,16 +20,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 from strategies import options
 
-from hitl_nb import HitlError, Reviewer, open_queue
+from hitl_nb import HitlError, Orchestrator, Policy, Priority, Reviewer, open_queue
 from hitl_nb.queue import head
 from hitl_nb.queue.http import Line, OwnerGone, RemoteQueue
-from hitl_nb.queue.row import COLUMNS
+from hitl_nb.queue.row import COLUMNS, TaskRow
 from hitl_nb.server import Server
 
 LEASE = timedelta(minutes=10)
 RANK = {"high": 0, "medium": 1, "low": 2}
 ANN, BOB = Reviewer(id="ann"), Reviewer(id="bob", expertise=("law", "tax"))
 JUDGE = Reviewer(id="judge", expertise=("law",), roles=("reviewer", "adjudicator"))
+POLICY = Policy(0.85, audit_rate=0, deadline=timedelta(hours=1), escalation=["law"])
 people = st.sampled_from([ANN, BOB, JUDGE])
 outcomes = st.sampled_from([("approve", None), ("reject", None), ("correct", {"label": "b"})])
 
@@ -64,6 +65,7 @@ class Task:
     skipped: set = field(default_factory=set)
     final: int | None = None
     delivered: int = 0
+    by_policy: bool = False
 
     def take(self, who, now, lease):
         self.came_from, self.status, self.holder = self.status, "claimed", who.id
@@ -207,6 +209,13 @@ class Task:
         self.free(self.came_from if self.status == "claimed" else self.status)
         self.standing, self.version = [], self.version + 1
 
+    def reorder(self, priority, expertise, version):
+        unseen = self.status == "pending_review" and not (self.attempt or self.answers)
+        if not (self.by_policy and unseen and version == self.version):
+            return False
+        self.priority, self.expertise = priority, self.expertise if self.level else expertise
+        return True
+
     def withdraw(self):
         self.open_or_refuse()
         self.status, self.holder, self.lease_until, self.due = "withdrawn", None, None, None
@@ -285,6 +294,18 @@ class QueueMachine(RuleBasedStateMachine):
                 consensus=given.get("consensus", "majority"),
             )
         assert self.said.setdefault(key, task_id) == task_id or key is None
+        return task_id
+
+    @precondition(lambda self: len(self.model) < 3)
+    @rule(target=tasks)
+    def process(self):
+        route = Orchestrator(queue=self.queue, policy=POLICY).process
+        task_id = route({"n": len(self.model)}, {"label": "a", "confidence": 0.6})["task_id"]
+        due = self.now + POLICY.deadline
+        self.model[task_id] = Task(
+            priority="medium", expertise=None, due=due, deadline=due, span=POLICY.deadline, on_deadline="escalate",
+            escalation=["law"], required=1, consensus="majority", by_policy=True,
+        )  # fmt: skip
         return task_id
 
     @rule(who=people, n=st.integers(1, 3), minutes=st.integers(1, 30))
@@ -369,6 +390,22 @@ class QueueMachine(RuleBasedStateMachine):
     def replace(self, task_id):
         self.both(task_id, lambda: self.queue.replace(task_id, {"n": 2}, {"label": "c"}), Task.replace)
 
+    @rule(
+        task_id=tasks, priority=st.sampled_from(list(RANK)), expertise=st.sampled_from([None, "law"]), old=st.booleans()
+    )
+    def reorder(self, task_id, priority, expertise, old):
+        version = self.model[task_id].version - old
+        row = TaskRow(
+            task_id=task_id, status="pending_review", created_at=self.now, priority=Priority(priority).rank,
+            expertise=expertise, version=version,
+        )  # fmt: skip
+        done, expected = self.both(
+            task_id,
+            lambda: self.queue.reorder([row], POLICY.fingerprint, POLICY.to_dict()),
+            lambda task: task.reorder(priority, expertise, version),
+        )
+        assert done == [task_id] * expected
+
     @rule(task_id=tasks)
     def withdraw(self, task_id):
         self.both(task_id, lambda: self.queue.withdraw(task_id, "done with it"), Task.withdraw)
@@ -389,6 +426,7 @@ class QueueMachine(RuleBasedStateMachine):
             row = table[task_id]
             for column in ("status", "holder", "attempt", "lease_until", "level", "expertise", "version", "answers"):
                 assert row[column] == getattr(task, column), column
+            assert row["priority"] == Priority(task.priority).rank
             assert (row["due_at"], row["delivered"]) == (task.due, task.delivered)
             assert json.loads(row["standing"]) == [[number, reviewer] for number, reviewer, _ in task.standing]
             if task.status == "reviewed":

@@ -3,12 +3,12 @@
 from hitl_nb.loop.background import Retraining
 from hitl_nb.loop.loop import Loop
 from hitl_nb.loop.pipeline import ActiveLearningPipeline, default_estimator, feature_row
+from hitl_nb.loop.reorder import Reordered
 from hitl_nb.loop.report import RetrainReport
-from hitl_nb.loop.rescore import Rescored
 from hitl_nb.loop.stored import take_up
 from hitl_nb.loop.watch import Watch
 
 __all__ = [
-    "ActiveLearningPipeline", "Loop", "Rescored", "RetrainReport", "Retraining", "Watch", "default_estimator",
+    "ActiveLearningPipeline", "Loop", "Reordered", "RetrainReport", "Retraining", "Watch", "default_estimator",
     "feature_row", "take_up",
 ]  # fmt: skip

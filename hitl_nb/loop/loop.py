@@ -15,8 +15,8 @@ from hitl_nb.errors import RetrainRunning, plain
 from hitl_nb.learner import Challenger, Learner, ModelStore
 from hitl_nb.learner.models import ModelRecord
 from hitl_nb.loop.background import Retraining
+from hitl_nb.loop.reorder import Reordered, reorder
 from hitl_nb.loop.report import RetrainReport
-from hitl_nb.loop.rescore import Rescored, rescore
 from hitl_nb.policy import Policy
 from hitl_nb.queue import ReviewQueue
 
@@ -171,7 +171,7 @@ class Loop:
             except BaseException:
                 self.learner.fitted = fitted
                 raise
-        return replace(report, rescored=self._then_rescored()) if report.promoted and report.before else report
+        return replace(report, reordered=self._then_reordered()) if report.promoted and report.before else report
 
     def _log(self, report: RetrainReport, why: str) -> None:
         made = report.challenger
@@ -179,14 +179,14 @@ class Loop:
         folder = None if self.models is None else str(self.models.folder.absolute())
         self.queue.note("retrain", facts | {"folder": folder, "says": str(report)})
 
-    def _then_rescored(self) -> Rescored | str | None:
-        """Score open tasks anew; whatever comes of it, the model in use stays so."""
+    def _then_reordered(self) -> Reordered | str | None:
+        """Order open tasks anew; whatever comes of it, the model in use stays so."""
         try:
-            return self.rescore()
+            return self.reorder()
         except Exception as error:
-            return f"open tasks keep their scores ({type(error).__name__}: {error})"
+            return f"open tasks keep their order ({type(error).__name__}: {error})"
 
-    def rescore(self, policy: Policy | None = None) -> Rescored | None:
+    def reorder(self, policy: Policy | None = None) -> Reordered | None:
         """Give open tasks of earlier models the place that the one in use gives them: order, people, one more reason.
 
         What callers handed in stays, and none leaves the queue, since its caller waits for a person. What somebody has
@@ -198,7 +198,7 @@ class Loop:
         policy : by which they are judged; None: that of the loop, and without one nothing happens
         """
         chosen = policy or self.policy
-        return None if chosen is None else rescore(self.queue, self.learner, chosen)
+        return None if chosen is None else reorder(self.queue, self.learner, chosen)
 
     def _retrained(self, progress: Callable[[str], None], force: bool, why: str) -> RetrainReport:
         learner, comparison = self.learner, None
@@ -243,7 +243,7 @@ class Loop:
                 self._in_use = self.models.rollback()
                 before = self.learner.champion = self.models.load()
             self.queue.note("rollback", {"model": before.version})
-        if isinstance(found := self._then_rescored(), str):
+        if isinstance(found := self._then_reordered(), str):
             warnings.warn(found, stacklevel=2)
         return before
 

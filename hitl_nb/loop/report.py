@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hitl_nb.display import Shows, Table, line, table
 from hitl_nb.evidence import PairedComparison, clopper_pearson
 from hitl_nb.learner import Challenger
-from hitl_nb.loop.rescore import Rescored
+from hitl_nb.loop.reorder import Reordered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,12 +40,12 @@ class RetrainReport(Shows):
     #: the model that was in use until then; None for a first model
     before: str | None = None
     #: what became of the open tasks, or why they stayed; None: nothing was to be done
-    rescored: Rescored | str | None = None
+    reordered: Reordered | str | None = None
 
     def __str__(self) -> str:
         made = f"{self.challenger.version} from {self.challenger.n_rows} rows"
         old = f"; the model in use learned from {len(self.outdated)} rows that no longer stand" if self.outdated else ""
-        after = f"; {self.rescored}" if self.rescored else ""
+        after = f"; {self.reordered}" if self.reordered else ""
         return f"{made}: {self.comparison or 'promote: the first model'} (look {self.looks}){old}{after}"
 
     @property
@@ -93,7 +93,7 @@ class RetrainReport(Shows):
             notes += self._unproven(found) + self._unanswered(found)
         if self.outdated:
             notes += [f"the model in use learned from {len(self.outdated):,} rows that no longer stand: retrain"]
-        notes += [str(self.rescored)] if self.rescored else []
+        notes += [str(self.reordered)] if self.reordered else []
         columns = ("model", f"wrong of {found.n}", "error on the holdout") if found else ()
         verdict, todo = _VERDICTS[found.verdict if found else "first"]
         more = found.labels_needed if found else 0

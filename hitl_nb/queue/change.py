@@ -1,4 +1,4 @@
-"""Changes to a task from outside the review: replaced, withdrawn, reopened, scored anew, erased."""
+"""Changes to a task from outside the review: replaced, withdrawn, reopened, ordered anew, erased."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from hitl_nb.task import OPEN, Move, Status
 
 #: events that tell of a copy
 COPIES = ("backup", "snapshot", "export")
+
+#: rule of the reason that a later model's order leaves, and what it was called in early files
+ORDERED = ("reordered", "rescored")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +98,7 @@ def replace(tx: Transaction, task_id: str, input_data: Any, ai_prediction: Any, 
     return tx.move(row, Move.REPLACE, back, version=version, confidence=known, model=model_of(ai_prediction), **void)
 
 
-def rescore(tx: Transaction, scored: Sequence[TaskRow], policy: str) -> list[str]:
+def reorder(tx: Transaction, scored: Sequence[TaskRow], policy: str) -> list[str]:
     """Order and route tasks that nobody has had in hand by a later model's scores; returns which were.
 
     Of the new rows only priority, expertise and reason are taken: what a reviewer sees and approves is what the caller
@@ -109,10 +112,10 @@ def rescore(tx: Transaction, scored: Sequence[TaskRow], policy: str) -> list[str
             one, reasons = new[row.task_id], json.loads(row.reasons)
             unseen = row.status == Status.PENDING and not (row.attempt or row.answers or row.audit)
             if unseen and row.version == one.version and all(known["rule"] != "submit" for known in reasons):
-                kept = [known for known in reasons if known["rule"] != "rescored"] + json.loads(one.reasons)
+                kept = [known for known in reasons if known["rule"] not in ORDERED] + json.loads(one.reasons)
                 expertise = row.expertise if row.level else one.expertise
                 tx.move(
-                    row, Move.RESCORE, Status.PENDING, about={"policy": policy}, priority=one.priority, hard=True,
+                    row, Move.REORDER, Status.PENDING, about={"policy": policy}, priority=one.priority, hard=True,
                     expertise=expertise, reasons=json.dumps(kept, ensure_ascii=False),
                 )  # fmt: skip
                 done.append(row.task_id)

@@ -34,7 +34,7 @@ PATIENCE = 300.0
 #: calls that look at everything, or store a frame
 LONG = (
     "store_frame", "history", "training_frame", "training_frames", "annotations", "export", "backup", "snapshot",
-    "verify", "rebuild", "stats", "_table", "pending", "reviewed", "forget", "tick", "rescore",
+    "verify", "rebuild", "stats", "_table", "pending", "reviewed", "forget", "tick", "reorder",
 )  # fmt: skip
 #: how soon an owner says that it is there, in seconds
 ALIVE = 5.0

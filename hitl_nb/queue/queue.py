@@ -241,9 +241,9 @@ class ReviewQueue(Shows):
         """Put a new payload in place of an open task's, but not of a random audit's; leases and answers are void."""
         self._write(lambda tx: change.replace(tx, task_id, input_data, ai_prediction, confidence))
 
-    def rescore(self, scored: Sequence[TaskRow], fingerprint: str, policy: Mapping[str, Any]) -> list[str]:
+    def reorder(self, scored: Sequence[TaskRow], fingerprint: str, policy: Mapping[str, Any]) -> list[str]:
         """Order and route tasks that nobody has had in hand by a later model's scores; returns the ids of those."""
-        return self._store(lambda tx: change.rescore(tx, scored, fingerprint), fingerprint, policy, search=True)
+        return self._store(lambda tx: change.reorder(tx, scored, fingerprint), fingerprint, policy, search=True)
 
     def withdraw(self, task_id: str, reason: str | None = None) -> None:
         """Take an open task back; whoever waits for it is told."""

@@ -281,7 +281,7 @@ def _sentence(event: EventRow, found: Mapping[str, Any]) -> str:
     words = {Move.CLAIM: "claimed", Move.RELEASE: "gave it back", Move.LAPSE: "ended a lease that ran out"}
     words |= {Move.RENEW: "kept it longer", Move.ESCALATE: "escalated it", Move.HOLD: "marked it overdue"}
     words |= {Move.DENY: "let it expire without a judgement", Move.NOTE_DEADLINE: "noted that its deadline passed"}
-    words |= {Move.REOPEN: "opened it again", Move.RESCORE: "ordered it anew by a later model"}
+    words |= {Move.REOPEN: "opened it again", Move.REORDER: "ordered it anew by a later model"}
     words |= {Move.DELIVER: "received the answer", Move.UNDO: "took the answer back", Move.OBJECT: "objected"}
     words |= {Move.AUDIT: "drew it for a random audit", Move.WITHDRAW: "withdrew it", Move.REPLACE: "replaced it"}
     remark = found.get("answers", {}).get(("remark", facts.get("remark")))

@@ -26,7 +26,7 @@ SAFE = (
 #: calls whose events carry the id of the request, so that a repeat finds in the log that it is done
 ONCE = (
     "submit", "store_decided", "store_frame", "claim", "release", "renew", "undo", "object", "replace", "withdraw",
-    "reopen", "forget", "note", "rescore",
+    "reopen", "forget", "note", "reorder",
 )  # fmt: skip
 #: ids of requests that an owner remembers; a repeat comes within moments
 REMEMBERED = 10_000
@@ -126,7 +126,7 @@ def _same_leases(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]
     return queue.store.read(work, search=False)
 
 
-def _same_scores(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> list[str]:
+def _same_ids(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> list[str]:
     return [str(event.task_id) for event in events if event.task_id is not None]
 
 
@@ -157,5 +157,5 @@ _AGAIN: dict[str, Callable[[ReviewQueue, list[EventRow], Sequence[Any]], Any]] =
     "store_frame": _same_frame,
     "claim": _same_leases,
     "forget": _same_erasure,
-    "rescore": _same_scores,
+    "reorder": _same_ids,
 }

@@ -354,11 +354,16 @@ def is_id(task_id: object) -> bool:
     return isinstance(task_id, str) and re.fullmatch(form, task_id) is not None
 
 
+#: what events of early files are called now
+_NOW_CALLED = {"rescore": "reorder"}
+
+
 def event_row(row: Iterable[Any]) -> EventRow:
     """Return a line of the log as a record."""
     values = dict(zip(EVENT_COLUMNS, row, strict=True))
-    task_id = values["task_id"]
-    return EventRow(**values | {"task_id": None if task_id is None else str(task_id)})
+    task_id, move = values["task_id"], values["move"]
+    known = {"task_id": None if task_id is None else str(task_id), "move": _NOW_CALLED.get(move, move)}
+    return EventRow(**values | known)
 
 
 def payloads(rows: Sequence[tuple[int, str, str]], row: TaskRow) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pandas as pd
 from hitl_nb.learner import Learner
 from hitl_nb.policy import Batch, Decision, Policy
 from hitl_nb.queue import ReviewQueue
+from hitl_nb.queue.change import ORDERED
 from hitl_nb.queue.history import features_of
 from hitl_nb.queue.row import TaskRow, dump_reasons
 from hitl_nb.task import Reason, ReviewTask, Status
@@ -23,7 +24,7 @@ PAGE = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rescored:
+class Reordered:
     """What became of the open tasks; ``str()`` is a sentence."""
 
     #: version of the model in use
@@ -44,14 +45,14 @@ class Rescored:
     failed: str | None = None
 
     def __str__(self) -> str:
-        says = f"{self.tasks:,} open tasks scored anew by {self.model}: {self.moved:,} with another priority, "
+        says = f"{self.tasks:,} open tasks ordered anew by {self.model}: {self.moved:,} with another priority, "
         says += f"{self.rerouted:,} to other people, {self.passing:,} would pass now"
         says += f"; {self.left:,} stay as they are" if self.left else ""
         says += f", {self.odd:,} of them since it cannot judge them" if self.odd else ""
-        return says + (f"; then other open tasks keep their scores ({self.failed})" if self.failed else "")
+        return says + (f"; then other open tasks keep their order ({self.failed})" if self.failed else "")
 
 
-def rescore(queue: ReviewQueue, learner: Learner, policy: Policy) -> Rescored:
+def reorder(queue: ReviewQueue, learner: Learner, policy: Policy) -> Reordered:
     """Order what waits anew by the model in use; what the callers handed in stays as it was.
 
     Tasks of other models than this learner's are none of its business. Random audits, tasks sent by hand, and those
@@ -62,24 +63,24 @@ def rescore(queue: ReviewQueue, learner: Learner, policy: Policy) -> Rescored:
     after = str(UUID(int=0))
     try:
         while page := queue.pending(limit=PAGE, after=after):
-            counts.update(_rescored(queue, learner, policy, [task for task in page if _placed(task, learner, model)]))
+            counts.update(_reordered(queue, learner, policy, [task for task in page if _placed(task, learner, model)]))
             after = page[-1].task_id
     except Exception as error:
         failed = f"{type(error).__name__}: {error}"
     finally:
-        found = Rescored(model=model, failed=failed, **counts)
-        queue.note("rescore", asdict(found))
+        found = Reordered(model=model, failed=failed, **counts)
+        queue.note("reorder", asdict(found))
     return found
 
 
 def _placed(task: ReviewTask, learner: Learner, model: str) -> bool:
     """Whether another model of this learner's than the one in use gave a task its place."""
-    anew = task.model != model or any(reason.rule == "rescored" for reason in task.reasons)
+    anew = task.model != model or any(reason.rule in ORDERED for reason in task.reasons)
     return anew and task.model in learner.versions
 
 
-def _rescored(queue: ReviewQueue, learner: Learner, policy: Policy, page: Sequence[ReviewTask]) -> dict[str, int]:
-    """Score a page anew and return the counts."""
+def _reordered(queue: ReviewQueue, learner: Learner, policy: Policy, page: Sequence[ReviewTask]) -> dict[str, int]:
+    """Order a page anew and return the counts."""
     unseen = [task for task in page if task.status is Status.PENDING and not (task.audit or task.attempt)]
     columns = set(learner.buffer.columns)
     fit = [(task, one) for task in unseen if (one := features_of(task.input_data or {})).keys() >= columns]
@@ -91,7 +92,7 @@ def _rescored(queue: ReviewQueue, learner: Learner, policy: Policy, page: Sequen
     batch = Batch.from_rows([task.input_data or {} for task, _ in known], told)
     decided = policy.decide(batch, task_ids=[task.task_id for task, _ in known], now=queue.now)
     new = [(task, one, _row(task, one, answer)) for (task, answer), one in zip(known, decided, strict=True)]
-    done = set(queue.rescore([row for *_, row in new], policy.fingerprint, policy.to_dict()) if new else ())
+    done = set(queue.reorder([row for *_, row in new], policy.fingerprint, policy.to_dict()) if new else ())
     pairs = [(task, one) for task, one, _ in new if task.task_id in done]
     return {
         "tasks": len(pairs), "left": len(page) - len(pairs), "odd": len(fit) - len(known),
@@ -114,7 +115,7 @@ def _judged(learner: Learner, inputs: Sequence[dict[str, Any]]) -> list[dict[Any
 def _row(task: ReviewTask, new: Decision, answer: dict[Any, Any]) -> TaskRow:
     says = f"Model {{bound}} in use now: confidence {answer['confidence']:.4g}"
     says += ", would pass" if new.status is Status.AUTO_APPROVED else ""
-    reasons = dump_reasons([Reason(rule="rescored", says=says, bound=answer["model"], hard=True)])
+    reasons = dump_reasons([Reason(rule=ORDERED[0], says=says, bound=answer["model"], hard=True)])
     return TaskRow(
         task_id=task.task_id, status=str(task.status), created_at=task.created_at, version=task.version,
         priority=new.priority.rank, expertise=new.expertise, reasons=reasons,
