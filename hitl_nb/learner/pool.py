@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -43,9 +44,12 @@ class Asking:
     given: dict[str, Any]
 
 
+#: rows of a block, in the order of their ids: X, ids, positions; in a list that who takes it empties, so that nobody
+#: holds on to a part of the pool while the next one is read
+Block = list[tuple[Any, NDArray[Any], NDArray[np.intp]]]
 #: the best rows of some blocks, one more than are wanted (position, task_id, score, weight), and of all rows that could
 #: be judged their number and the sum of their weights
-Best = tuple[pd.DataFrame, int, float]
+Best = tuple[dict[str, NDArray[Any]], int, float]
 
 
 def chunks(pool: Any) -> Iterator[Any]:
@@ -75,6 +79,7 @@ def chunks(pool: Any) -> Iterator[Any]:
         known = isinstance(part, pd.DataFrame) or hasattr(part, "tocsr")
         part = part.to_pandas() if hasattr(part, "to_pandas") else part if known else np.asarray(part)
         yield part.tocsr() if hasattr(part, "tocsr") else part
+        del part  # the next one comes before this name is free
 
 
 def _ids(part: Any, ids: Any, start: int, rows: int) -> tuple[NDArray[Any], bool]:
@@ -93,12 +98,10 @@ def _ids(part: Any, ids: Any, start: int, rows: int) -> tuple[NDArray[Any], bool
     return (names if names.dtype.kind in "iu" else names.astype(str)), True
 
 
-def _blocks(
-    pool: Any, ids: Any, asking: Asking, inputs: Callable[[Any], Any]
-) -> Iterator[tuple[Any, NDArray[Any], NDArray[np.intp]]]:
-    """Return the free rows of a pool block by block, in the order of their ids: X, ids, positions."""
-    names, start = wants(asking.strategy), 0
-    for number, part in enumerate(chunks(pool)):
+def _blocks(pool: Any, ids: Any, asking: Asking, inputs: Callable[[Any], Any]) -> Iterator[Block]:
+    """Return the free rows of a pool block by block."""
+    names, start, number = wants(asking.strategy), 0, 0
+    for part in chunks(pool):
         if part.ndim != 2 and part.size:
             raise BadInput(name="pool", value=part.shape, remedy="must have the shape (rows, features)")
         rows = part.shape[0]
@@ -108,15 +111,16 @@ def _blocks(
         if number and not isinstance(ids, str | None):
             raise BadInput(name="ids", value=ids, remedy="the pool comes in parts; name the column of the ids")
         own, given = _ids(part, ids, start, rows)
-        order = np.argsort(own, kind="stable") if given else np.arange(rows)
+        order = np.argsort(own, kind="stable") if given else own
         if given and asking.held:
             order = order[~np.isin(own[order].astype(str), list(asking.held))]
         size = max(len(order), 1) if "n" in names else VOTED_ROWS if "votes" in names else ROWS
         for first in range(0, len(order), size):
             block = order[first : first + size]
             where: Any = block if given else slice(first, first + size)  # no copy where the order is that of the rows
-            yield inputs(rows_at(part, where)), own[block], start + block
-        start += rows
+            yield [(inputs(rows_at(part, where)), own[where], start + block if given else block)]
+        start, number = start + rows, number + 1
+        del part
 
 
 def _numbers(x: Any) -> Any:
@@ -150,23 +154,25 @@ def _scores(asking: Asking, x: Any, matrix: Floats, rng: np.random.Generator, n:
     return scores
 
 
-def _best(asking: Asking, x: Any, ids: NDArray[Any], positions: NDArray[np.intp], n: int, number: int) -> Best:
+def _best(asking: Asking, block: Block, n: int, number: int) -> Best:
     """Judge one block and keep its best rows; runs wherever joblib sends it."""
+    x, ids, positions = block.pop()
     rng = np.random.default_rng([*asking.seed, number])
     matrix = np.ones((len(ids), 1)) if asking.model is None else probabilities_of(asking.model, x)
     scores = _scores(asking, x, matrix, rng, n)
-    weights = np.full(len(ids), math.nan)
+    first, judged, total = select(scores, n + 1, ids), np.isfinite(scores), math.nan
+    best = {"position": positions[first], "task_id": ids[first], "score": scores[first]}
+    best["weight"] = np.full(len(first), math.nan)
     if isinstance(asking.strategy, Stochastic):
         weights = score_pool(asking.strategy.weight, matrix, rng)
-    first, judged = select(scores, n + 1, ids), np.isfinite(scores)
-    columns = {"position": positions, "task_id": ids, "score": scores, "weight": weights}
-    rows = pd.DataFrame({name: values[first] for name, values in columns.items()})
-    return rows, int(judged.sum()), float(weights[judged].sum())
+        best["weight"], total = weights[first], float(weights[judged].sum())
+    return best, int(judged.sum()), total
 
 
 def _merged(one: Best, other: Best, n: int) -> Best:
-    rows = pd.concat([one[0], other[0]], ignore_index=True)
-    return rows.iloc[select(rows["score"], n + 1, rows["task_id"])], one[1] + other[1], one[2] + other[2]
+    both = {name: np.concatenate([each, other[0][name]]) for name, each in one[0].items()}
+    first = select(both["score"], n + 1, both["task_id"])
+    return {name: each[first] for name, each in both.items()}, one[1] + other[1], one[2] + other[2]
 
 
 def _probabilities(best: pd.DataFrame, judged: int, total: float, n: int) -> pd.DataFrame:
@@ -188,9 +194,9 @@ def choose(pool: Any, n: int, ids: Any, asking: Asking, inputs: Callable[[Any], 
     """Return the rows to ask first, see `Learner.batch`; `inputs` makes of rows of the pool what the model takes."""
     from joblib import Parallel, delayed
 
-    n, blocks = count("n", n), enumerate(_blocks(pool, ids, asking, inputs))
-    work = (delayed(_best)(asking, *block, n, number) for number, block in blocks)
+    n, number = count("n", n), itertools.count()
+    work = (delayed(_best)(asking, block, n, next(number)) for block in _blocks(pool, ids, asking, inputs))
     parts = Parallel(return_as="generator")(work)
-    none = pd.DataFrame({"position": np.empty(0, np.intp), "task_id": [], "score": np.empty(0), "weight": np.empty(0)})
+    none = {"position": np.empty(0, np.intp)} | dict.fromkeys(("task_id", "score", "weight"), np.empty(0))
     best, judged, total = reduce(lambda one, other: _merged(one, other, n), parts, next(parts, (none, 0, 0.0)))
-    return _probabilities(best, judged, total, n)
+    return _probabilities(pd.DataFrame(best), judged, total, n)
