@@ -266,22 +266,23 @@ def test_a_draw_is_in_proportion_to_the_scores_and_says_so():
     assert one["left"].tolist() == [3, 2]
 
 
-def test_weights_of_one_by_the_review_probability_are_unbiased_where_the_plain_mean_is_not(small_blocks):
+def test_weights_of_one_by_the_review_probability_are_unbiased_where_the_plain_mean_is_not(monkeypatch):
+    monkeypatch.setattr(pool, "ROWS", 100)
     rng = np.random.default_rng(5)
     p = rng.beta(5, 1, size=200)
     wrong = rng.random(200) > p  # the less sure, the more often wrong
     rows, model = np.arange(200.0)[:, None], Stand(np.c_[p, 1 - p])
-    plain, weighted, lure = [], [], []
-    for seed in range(200):
-        batch = Learner(model, "stochastic_margin", seed=seed).batch(rows, 40)
+    plain, weighted, lure, learner = [], [], [], Learner(model, "stochastic_margin")
+    for learner.seed in range(1000):
+        batch = learner.batch(rows, 40)
         loss, m = wrong[batch["position"]], np.arange(1, 41)
         plain.append(loss.mean())
         weighted.append((loss / batch["review_probability"]).sum() / 200)
         v = 1 + (200 - 40) / (200 - m) * (1 / (batch["left"] * batch["draw_probability"]) - 1)  # Farquhar 2021
         lure.append((v * loss).mean())
-    for values in (weighted, lure):
-        assert abs(np.mean(values) - wrong.mean()) < 3 * np.std(values) / 200**0.5
-    assert np.mean(plain) - wrong.mean() > 10 * np.std(plain) / 200**0.5
+    errors = [(np.mean(found) - wrong.mean()) / (np.std(found) / 1000**0.5) for found in (weighted, lure, plain)]
+    assert max(map(abs, errors[:2])) < 3, errors
+    assert errors[2] > 10, errors
 
 
 def test_a_pool_that_comes_whole_comes_surely():
