@@ -43,6 +43,8 @@ BLOCK = 4096
 def margin(probabilities: Floats, rng: np.random.Generator) -> Floats:
     """Ask where two labels compete: 1 - (p1 - p2) (Scheffer 2001); the default, the best of the field by measurement.
 
+    A label that was never seen competes with none: begin with so many random labels that each has come a few times.
+
     >>> margin(np.array([[0.5, 0.25, 0.25]]), np.random.default_rng(0)).tolist()
     [0.75]
     """
