@@ -170,6 +170,21 @@ def test_audits_that_wait_speak_against_a_promotion_until_they_are_answered(canc
     assert (report.comparison.unanswered, report.promoted) == (0, True)
 
 
+def test_what_waits_and_no_model_can_judge_stops_no_comparison(cancer):
+    loop = started(cancer, DummyClassifier(strategy="constant", constant="malignant"))
+    loop.learner.estimator = scaled()
+    assert loop.retrain(force=True).promoted
+    route = Orchestrator(queue=loop.queue, policy=Policy(0.5, audit_rate=1.0)).process
+    inputs = cancer[250:280].drop(columns="label").astype(object).reset_index(drop=True)
+    inputs.loc[7, "mean area"] = "n/a"
+    for odd in ({"image": "a.png"}, *inputs.to_dict("records")):
+        route(odd, {"label": "malignant", "confidence": 0.9})
+    loop.learner.held_reviews = 1.0
+    loop.refresh()
+    found = loop.retrain(force=True).comparison
+    assert (found.unanswered, found.differ, found.difference) == (31, 0, 0)
+
+
 def test_a_failing_fit_changes_nothing(cancer):
     loop = started(cancer, scaled())
     reviewed_by_truth(loop.queue, cancer[250:300], loop.learner, Policy(1.0, audit_rate=0))

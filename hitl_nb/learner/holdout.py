@@ -6,10 +6,11 @@ of the first and all answers together little of the second; so the reviews are t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from hitl_nb.evidence import held_draw
 from hitl_nb.learner.buffer import as_text
@@ -35,6 +36,17 @@ def at_random(rows: pd.DataFrame, most: float) -> pd.Series[bool]:
     usual = rate.clip(upper=most)
     drawn: pd.Series[bool] = held_draw(rows.index) * rate.where(audit, 1.0) < usual[usual > 0].min()
     return drawn.where(usual > 0, ~audit)
+
+
+def answers(
+    judge: Callable[[Any, pd.DataFrame], tuple[NDArray[Any], Any]], model: Any, rows: pd.DataFrame
+) -> list[Any]:
+    """Return what a model says of each row, None where it cannot judge it; one odd row spoils no other."""
+    try:
+        return list(judge(model, rows)[0].tolist()) if len(rows) else []
+    except (ValueError, TypeError):
+        half = len(rows) // 2
+        return [*answers(judge, model, rows[:half]), *answers(judge, model, rows[half:])] if half else [None]
 
 
 def wrong(said: Sequence[Any], truth: Sequence[Any]) -> list[bool]:

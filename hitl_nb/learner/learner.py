@@ -26,7 +26,7 @@ from hitl_nb.learner.challenger import (
     seeded,
     warm_names,
 )  # fmt: skip
-from hitl_nb.learner.holdout import at_random, held_back, wrong
+from hitl_nb.learner.holdout import answers, at_random, held_back, wrong
 from hitl_nb.learner.modal import WeightedActiveLearner
 from hitl_nb.learner.models import ModelRecord
 from hitl_nb.learner.pool import Asking, choose
@@ -268,8 +268,8 @@ class Learner:
         try:
             old, new = (self._wrong(side.model, rows) if len(rows) else [] for side in (champion, challenger))
             asked = asked.reindex(columns=self.buffer.columns)  # a field that no answered row has is of no model
-            said = (self._answers(side.model, asked)[0].tolist() for side in (challenger, champion))
-            differ = sum(wrong(*said)) if len(asked) else 0
+            said = [answers(self._answers, side.model, asked) for side in (champion, challenger)]
+            differ = sum(wrong(*said))
         except Exception as error:
             what = f"the holdout could not be judged ({type(error).__name__}: {error}); the champion stays"
             raise LearnerError(what=plain(what)) from error
