@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from browser.jupyter import free_port
 from nbclient import NotebookClient
 
 from hitl_nb import cli
@@ -176,9 +176,7 @@ def test_without_jupyterlab_lab_names_the_command_that_installs_it(tmp_path, mon
 
 
 def test_lab_starts_a_jupyterlab_on_the_copies(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port, token = free.getsockname()[1], "secret"
+    port, token = free_port(), "secret"
     (tmp_path / "config").mkdir()
     settings = {"ServerApp": {"allow_root": True, "port_retries": 0}}
     (tmp_path / "config" / "jupyter_server_config.json").write_text(json.dumps(settings))
@@ -191,7 +189,7 @@ def test_lab_starts_a_jupyterlab_on_the_copies(tmp_path):
         listed = answer(f"http://127.0.0.1:{port}/api/contents?token={token}", process, tmp_path / "log")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
     assert {file["name"] for file in listed["content"]} == {path.name for path in NOTEBOOKS}
 
 

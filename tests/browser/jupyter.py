@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -34,17 +35,18 @@ class Server:
 
 @contextlib.contextmanager
 def jupyterlab(folder):
-    """Run a JupyterLab whose every file is below a folder."""
+    """Run a JupyterLab whose every file is below a folder, but for the sockets of its kernels."""
     for name, values in SETTINGS.items():
         file = folder / "settings" / name
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(values))
-    root, port, token = folder / "notebooks", _free_port(), secrets.token_hex(16)
+    root, port, token = folder / "notebooks", free_port(), secrets.token_hex(16)
     root.mkdir()
     server = Server(url=f"http://127.0.0.1:{port}", token=token, root=root, log=folder / "server.log")
-    with server.log.open("w") as log:
+    # a socket's path may not be long
+    with server.log.open("w") as log, tempfile.TemporaryDirectory(prefix="hitl") as runtime:
         process = subprocess.Popen(
-            _command(root, port, token), env=_environment(folder), stdin=subprocess.DEVNULL, stdout=log,
+            _command(root, port, token), env=_environment(folder, runtime), stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
@@ -54,15 +56,18 @@ def jupyterlab(folder):
             _stop(process)
 
 
-def _free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def free_port():
+    """Return a port that the system gives to nobody who asks for any, so that it is free when a server has started."""
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind(("127.0.0.1", port := 20_000 + secrets.randbelow(12_000)))
+            return port
 
 
 def _command(root, port, token):
     return [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        "--KernelManager.transport=ipc",  # a port may be taken between its choice and the start of a kernel
         "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={token}",
         "--ServerApp.terminals_enabled=False", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly",
@@ -71,9 +76,9 @@ def _command(root, port, token):
     ]  # fmt: skip
 
 
-def _environment(folder):
+def _environment(folder, runtime):
     places = {
-        "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": runtime,
         "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython",
         "MPLCONFIGDIR": "matplotlib",
     }  # fmt: skip
@@ -83,7 +88,7 @@ def _environment(folder):
 
 
 def _wait(server, process):
-    ends = time.monotonic() + 90
+    ends = time.monotonic() + 180
     while time.monotonic() < ends:
         if process.poll() is not None:
             break
