@@ -57,7 +57,7 @@ def _by_playwright():
 def _runs(*command):
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=240)
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=600)
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0

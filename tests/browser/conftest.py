@@ -1,13 +1,14 @@
 """One Jupyter server and one browser for all tests of this folder; a notebook of its own for each that asks."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from browser.chromium import ARGUMENTS, NoBrowser, find_or_install
+from browser.chromium import ARGUMENTS, NONE_FOUND, NoBrowser, find, find_or_install
 from browser.jupyter import jupyterlab
 from browser.notebook import Notebook
 from hitl_nb.panel.plain import DOUBLE_CLICK
@@ -40,10 +41,22 @@ new MutationObserver(records => {
 """
 
 
+#: longest wait for anything on a page, in milliseconds; a test that needs it has failed
+LONG = 60_000
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.browser)
+
+
+def pytest_collection_finish(session):
+    """Install a browser, if any test needs one, in the time of no test."""
+    needed = any("chrome" in getattr(item, "fixturenames", ()) for item in session.items)
+    if needed and not session.config.option.collectonly:
+        with suppress(NoBrowser), sync_playwright() as playwright:
+            find_or_install(playwright)
 
 
 @dataclass
@@ -103,10 +116,9 @@ class Watch:
 @pytest.fixture(scope="package")
 def chrome():
     with sync_playwright() as playwright:
-        try:
-            path = find_or_install(playwright)
-        except NoBrowser as none:
-            raise pytest.fail.Exception(str(none), pytrace=False) from None
+        if (path := find(playwright)) is None:
+            pytest.fail(NONE_FOUND, pytrace=False)
+        expect.set_options(timeout=LONG)
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
         browser.close()
@@ -122,8 +134,7 @@ def first_page(chrome, server, **options):
     """Return the first page of another browser, which the server knows already."""
     page = chrome.new_context(viewport={"width": 1280, "height": 1000}, base_url=server.url, **options).new_page()
     page.add_init_script(CANARY)
-    page.set_default_timeout(30_000)
-    expect.set_options(timeout=20_000)
+    page.set_default_timeout(LONG)
     page.request.get(f"/tree?token={server.token}")
     return page
 

@@ -30,7 +30,7 @@ FOUR = "for mail in MAILS: ask(mail)\npanel = show()\npanel"
 #: writes wait from now on
 WAIT = """
 def held(*work, **options):
-    gate.wait(20)
+    gate.wait()
     return queue.store.write(*work, **options)
 store.write = held
 """
@@ -166,7 +166,7 @@ panel
     ),
     "retraining": Stage(
         about="A model is trained while reviews go on.", says="Retraining: fitting", tell="panel.retrain()",
-        code=LOOP.format(fit="gate.wait(20)"),
+        code=LOOP.format(fit="gate.wait()"),
     ),
     "retrain_failed": Stage(
         about="That failed; the reviews go on.", says="no room for the features", tell="panel.retrain()",

@@ -8,7 +8,7 @@ import payloads
 import pytest
 from playwright.sync_api import expect
 
-from browser.conftest import HERE
+from browser.conftest import HERE, LONG
 from browser.payloads import CHARACTERS, hostile
 from hitl_nb.panel.parts import as_message
 from hitl_nb.panel.show import show, show_input
@@ -69,7 +69,7 @@ class Page:
 @pytest.fixture(scope="module")
 def tab(chrome):
     page = chrome.new_page()
-    page.set_default_timeout(5_000)
+    page.set_default_timeout(LONG)
     yield Page(page)
     page.close()
 

@@ -8,6 +8,7 @@ import pydantic
 import pytest
 from payloads import HIDDEN, MARKUP
 
+from browser.conftest import LONG
 from hitl_nb.errors import BadInput
 from hitl_nb.panel import sitting
 from hitl_nb.panel.correction import checker
@@ -38,7 +39,7 @@ SAID = {"kind": "refund", "amount": 12.0, "count": 2, "paid": True, "note": "hm"
 @pytest.fixture(scope="module")
 def page(chrome):
     found = chrome.new_page()
-    found.set_default_timeout(5_000)
+    found.set_default_timeout(LONG)
     found.set_content("<div id=root></div>")
     found.evaluate("() => { window.hits = []; window.hit = (id) => window.hits.push(id ?? 1); }")
     found.add_script_tag(content=SCRIPT)
