@@ -225,7 +225,7 @@ def test_who_is_alone_waits_for_nobody(own, monkeypatch):
 
 
 def test_those_who_shared_a_commit_are_waited_for_but_no_longer_than_it_took(monkeypatch):
-    monkeypatch.setattr(writer, "LINGER", 5)
+    monkeypatch.setattr(writer, "LINGER", 30)
     jobs, callers = SimpleQueue(), [threading.Timer(0.05 * i, lambda: jobs.put(None)) for i in range(1, 4)]
     for caller in callers:
         caller.start()

@@ -3,6 +3,7 @@
 import csv
 import json
 import threading
+import time
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -505,6 +506,8 @@ def test_readers_see_one_moment_while_three_threads_write(queue):
     for writer in writers:
         writer.start()
     try:
+        while not queue.stats().total and not failures:
+            time.sleep(0.01)
         for _ in range(8):
             assert queue.verify() == []
             stats, frame = queue.stats(), queue.history(inputs=True)
