@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 #: seconds between two looks at leases and deadlines
 TICK = 1.0
-#: how long to look for the owner of a file that is locked, in seconds
-PATIENCE = 5.0
+#: how long to look for the owner of a file that is locked, in seconds; it may be opening the file still
+PATIENCE = 20.0
 #: how long an owner may take to start, and one that lives to answer, in seconds
 STARTING = 20.0
 #: how many owner processes may end before they answer

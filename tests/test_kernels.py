@@ -71,7 +71,7 @@ tell("idle")
 @contextmanager
 def kernel(setup):
     """A notebook's kernel; yields its manager and what runs a cell there without waiting for its end."""
-    manager = KernelManager(kernel_name="python3")
+    manager = KernelManager(kernel_name="python3", transport="ipc")
     manager.start_kernel(env=dict(os.environ))
     client = manager.client()
     try:

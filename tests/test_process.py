@@ -67,7 +67,8 @@ def opened_by_another_name(path):
 
 @pytest.mark.parametrize("look", [copied, read, opened_by_another_name])
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system has one kind of lock")
-def test_nobody_gets_in_after_the_owners_process_has_looked_into_the_file(path, look):
+def test_nobody_gets_in_after_the_owners_process_has_looked_into_the_file(path, look, monkeypatch):
+    monkeypatch.setattr("hitl_nb.connect.PATIENCE", 0.3)
     with open_queue(path, serve=None) as queue:
         put(queue)
         look(path)
@@ -82,7 +83,7 @@ def test_a_queue_that_is_gone_gives_the_file_free(path):
     queue = open_queue(path, serve=None)
     put(queue)
     del queue
-    assert run(STEAL, path).stdout == ""
+    assert run(STEAL.replace("0.3", "30"), path).stdout == ""
 
 
 # -- forks

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -346,6 +347,35 @@ def test_of_three_that_race_for_a_file_one_owns_it_and_all_work(path):
         [racer.kill() for racer in racers]
     with open_queue(path, serve=None) as queue:
         assert queue.stats().total == 3
+
+
+SLOW = """
+    from hitl_nb.queue.hold import Hold
+    trust = Hold.trust
+    def slow(hold, seq):
+        print("opens", flush=True)
+        sys.stdin.readline()
+        trust(hold, seq)
+    Hold.trust = slow
+"""
+
+
+def test_an_owner_that_opens_a_file_for_ten_seconds_is_waited_for(path, monkeypatch):
+    with child(OWN.replace("import sys", "import sys" + SLOW), path) as owner:
+        assert owner.stdout.readline() == "opens\n"
+        now = [0.0]
+
+        def sleep(seconds):
+            now[0] += seconds
+            if 10 < now[0] < 10 + seconds:
+                owner.stdin.write("go\n")
+                owner.stdin.flush()
+                assert owner.stdout.readline() == "ReviewQueue\n"
+
+        monkeypatch.setattr(connect, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+        with open_queue(path) as queue:
+            assert isinstance(queue, RemoteQueue)
+            put(queue)
 
 
 def test_a_process_of_its_own_owns_the_file_and_ends_when_it_is_asked_to(path):
