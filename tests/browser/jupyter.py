@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,12 +15,16 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyter_core.paths import jupyter_path
+
 #: where the settings of a JupyterLab keep its theme
 THEMES = "@jupyterlab/apputils-extension/themes.jupyterlab-settings"
 #: no news, no look for updates
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
 }
+#: how long the front end of an anywidget waits for its script, before it gives up what the kernel says; and here
+WAITS, PATIENT = "AbortSignal.timeout(2000)", "AbortSignal.timeout(60000)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,7 @@ def jupyterlab(folder):
         file = folder / "settings" / name
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(values))
+    _be_patient(folder / "patient" / "labextensions")
     root, port, token = folder / "notebooks", free_port(), secrets.token_hex(16)
     root.mkdir()
     server = Server(url=f"http://127.0.0.1:{port}", token=token, root=root, log=folder / "server.log")
@@ -54,6 +60,14 @@ def jupyterlab(folder):
             yield server
         finally:
             _stop(process)
+
+
+def _be_patient(folder):
+    """Copy the front end of anywidgets into a folder; there no machine is too slow for it."""
+    places = (Path(place) / "anywidget" for place in jupyter_path("labextensions"))
+    shutil.copytree(next(place for place in places if place.exists()), folder / "anywidget")
+    for script in folder.rglob("*.js"):
+        script.write_text(script.read_text("utf-8").replace(WAITS, PATIENT), "utf-8")
 
 
 def free_port():
@@ -80,7 +94,7 @@ def _environment(folder, runtime):
     places = {
         "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": runtime,
         "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython",
-        "MPLCONFIGDIR": "matplotlib",
+        "MPLCONFIGDIR": "matplotlib", "JUPYTER_PATH": "patient",
     }  # fmt: skip
     of_its_own = {name: str(folder / place) for name, place in places.items()}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

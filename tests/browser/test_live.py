@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from browser.conftest import LivePanel, Panel
+from browser.jupyter import PATIENT
 from browser.notebook import Notebook
 from browser.test_judging import BUSY, COMMANDS, QUEUE, code
 from browser.test_traces import SECRET
@@ -189,14 +190,10 @@ def test_a_page_that_is_loaded_anew_goes_on_where_it_was(open_notebook, live, ot
     assert judged(book)[-1] == ["approve", "mail 1"]
 
 
-#: how the front end of an anywidget waits for its script, before it gives up what the kernel says
-WAITS = "AbortSignal.timeout(2000)"
-
-
 def impatient(route):
     """Hand a script on that gives up at once."""
     answer = route.fetch()
-    body = answer.text().replace(WAITS, "AbortSignal.timeout(0)")
+    body = answer.text().replace(PATIENT, "AbortSignal.timeout(0)")
     route.fulfill(response=answer, body=body, headers=answer.headers | {"cache-control": "no-store"})
 
 
