@@ -232,6 +232,10 @@ class Panel:
     def judge(self, name, done):
         """Press a button and wait until so many decisions are saved."""
         self.click(name)
+        self.saves(done)
+
+    def saves(self, done):
+        """Wait until so many decisions are saved and the next item is shown."""
         self.counts(done)
         expect(self.root).not_to_have_class(re.compile("hitl-is-(loading|saving)"))
 
