@@ -42,7 +42,7 @@ new MutationObserver(records => {
 
 
 #: longest wait for anything on a page, in milliseconds; a test that needs it has failed
-LONG = 60_000
+LONG = 120_000
 
 
 def pytest_collection_modifyitems(items):
