@@ -114,8 +114,7 @@ def test_a_notebook_holds_nothing_of_the_machine_it_was_made_on(path):
     assert [
         text for text in found if re.search(r"(?<![\w<])/(home|root|tmp|work|usr|Users|var)/|[A-Z]:\\\\", text)
     ] == []
-    names = {Path.home().name, os.environ.get("USER", "")} - {"", "root"}
-    assert [text for text in found if any(re.search(rf"\b{re.escape(name)}\b", text) for name in names)] == []
+    assert [text for text in found if len(Path.home().parts) > 1 and str(Path.home()) in text] == []
     assert path.stat().st_size < 300_000
 
 
