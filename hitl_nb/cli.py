@@ -1,4 +1,4 @@
-"""Command line: hitl-nb demo | lab | stats | export | replay | retrain | doctor | rebuild | serve."""
+"""Command line: hitl-nb demo | lab | stats | export | replay | retrain | doctor | rebuild | token | serve."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hitl_nb.connect import open_queue, serve_file
 from hitl_nb.display import clean, markdown
 from hitl_nb.errors import BadInput, HitlError
+from hitl_nb.queue.token import ROLES, token_table
 from hitl_nb.shipped import shipped
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _EXAMPLES = """examples:
   hitl-nb export hitl-demo.duckdb out.csv   every decision with its answer
   hitl-nb replay policy.toml hitl-demo.duckdb --min-coverage 0.8 --max-risk 0.05    a gate for CI
   hitl-nb retrain hitl-demo.duckdb          learn from the answers; a model proven not worse is in use then
+  hitl-nb token create reviews.duckdb --reviewer ann --expertise law    let ann in where the queue is served
+  hitl-nb serve reviews.duckdb              the review API of a queue, at http://127.0.0.1:8000
   hitl-nb doctor hitl-demo.duckdb           is the file sound, and what to do if not
 
 exit codes: 0 done, 1 it could not be done or the doctor found something (what to do is said), 2 the call was off;
@@ -80,11 +83,34 @@ def _parser() -> argparse.ArgumentParser:
     rebuild.add_argument("file", type=Path, help="damaged queue file; it is not changed")
     rebuild.add_argument("new", type=Path, help="file to create")
     rebuild.set_defaults(run=_rebuild)
-    serve = commands.add_parser("serve", help="own a queue file for the processes that share it")
-    serve.add_argument("file", type=Path, help="queue file")
-    serve.add_argument("--idle", type=float, default=300.0, help="end after so many seconds without a call")
-    serve.set_defaults(run=lambda options: serve_file(options.file, options.idle))
+    _token_options(commands.add_parser("token", help="say who may use a served queue"))
+    serve = commands.add_parser("serve", help="serve the review API of a queue to who has a token")
+    serve.add_argument("url", help="queue file, or postgresql://…")
+    serve.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine alone)")
+    serve.add_argument("--port", type=int, default=8000, help="port (default: 8000; 0: any that is free)")
+    idle = "instead: only own the file for this user's processes, end after so many seconds without a call"
+    serve.add_argument("--idle", type=float, metavar="SECONDS", help=idle)
+    serve.set_defaults(run=_serve)
     return parser
+
+
+def _token_options(token: argparse.ArgumentParser) -> None:
+    parts = token.add_subparsers(required=True, metavar="ACTION")
+    create = parts.add_parser("create", help="let somebody in; the secret is printed this once")
+    create.add_argument("url", help="queue file (made if there is none), postgresql://… or http://…")
+    create.add_argument("--reviewer", required=True, help="as whom its holder acts")
+    said = "what it may do (default: reviewer); again for more"
+    create.add_argument("--role", action="append", choices=ROLES, help=said)
+    create.add_argument("--expertise", action="append", default=[], help="what it may judge; again for more")
+    create.add_argument("--days", type=float, default=90, help="how long it holds (default: 90)")
+    create.set_defaults(run=_create_token)
+    shown = parts.add_parser("list", help="show all tokens, without their secrets")
+    shown.add_argument("url", help="queue file, postgresql://… or http://…")
+    shown.set_defaults(run=_list_tokens)
+    revoke = parts.add_parser("revoke", help="let nobody in any more with a token")
+    revoke.add_argument("url", help="queue file, postgresql://… or http://…")
+    revoke.add_argument("id", help="as hitl-nb token list shows it")
+    revoke.set_defaults(run=_revoke_token)
 
 
 def _demo_options(demo: argparse.ArgumentParser) -> None:
@@ -159,6 +185,41 @@ def _stats(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     with _opened(options.file) as queue:
         print(f"{queue.export(str(options.out), inputs=options.inputs)} decisions written to {options.out}")
+
+
+def _reached(url: str) -> ReviewQueue:
+    """Return the queue of a URL, or of a file that is there."""
+    return open_queue(url, token=os.environ.get("HITL_NB_TOKEN")) if "://" in url else _opened(Path(url))
+
+
+def _create_token(options: argparse.Namespace) -> None:
+    with open_queue(options.url, token=os.environ.get("HITL_NB_TOKEN")) as queue:
+        roles = options.role or ["reviewer"]
+        secret, token = queue.create_token(options.reviewer, roles, options.expertise, options.days)
+    print(
+        f"token {token.id}, until {token.expires_at:%Y-%m-%d}; this is the only time that it is shown:", file=sys.stderr
+    )
+    print(secret)
+
+
+def _list_tokens(options: argparse.Namespace) -> None:
+    with _reached(options.url) as queue:
+        print(token_table(queue.tokens(), queue.now))
+
+
+def _revoke_token(options: argparse.Namespace) -> None:
+    with _reached(options.url) as queue:
+        queue.revoke_token(options.id)
+    print(f"nobody gets in any more with token {clean(options.id)}")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    if options.idle is not None:
+        return serve_file(options.url, options.idle)
+    from hitl_nb.server.serve import serve
+
+    with open_queue(options.url, token=os.environ.get("HITL_NB_TOKEN")) as queue:
+        serve(queue, options.host, options.port)
 
 
 def _replay(options: argparse.Namespace) -> int:

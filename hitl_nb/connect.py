@@ -57,8 +57,9 @@ def open_queue(
     Parameters
     ----------
     url
-        Path of a DuckDB file, or ``:memory:``.
+        Path of a DuckDB file, ``:memory:``, or ``http://…`` or ``https://…`` of a queue that ``hitl-nb serve`` serves.
     token
+        Of a served queue: what ``hitl-nb token create`` printed. Of a file:
         What other processes must show to share the file; by default a random one that only this user's processes can
         read, in a file beside the queue's.
     serve
@@ -76,6 +77,8 @@ def open_queue(
         With ``serve="process"``: the process that was started for the file ended at once, again and again.
     WrongToken
         The owner shares the file, but not with this token.
+    NoServer, TokenRefused
+        Nobody answers at that address; the server lets nobody in with this token.
     NotAQueue, QueueReadOnly, QueueTooNew
         The file cannot be used; it was left as it is.
 
@@ -86,7 +89,9 @@ def open_queue(
     0
     """
     name = str(url)
-    if not name.strip() or "\0" in name or name.startswith(("http://", "https://", "postgres://", "postgresql://")):
+    if name.startswith(("http://", "https://")):
+        return _at_server(name, token)
+    if not name.strip() or "\0" in name or name.startswith(("postgres://", "postgresql://")):
         raise BadInput(name="url", value=name, remedy="pass the path of a file, or ':memory:'")
     if serve not in ("thread", "process", None):
         raise BadInput(name="serve", value=serve, remedy="pass 'thread', 'process' or None")
@@ -118,6 +123,20 @@ def reached(path: str, token: str | None = None) -> ReviewQueue | None:
         return known
     line = _Opening(path=path, token=token, serve=None).line()
     return None if line is None else RemoteQueue(path, lambda: line)
+
+
+def _at_server(url: str, token: str | None) -> ReviewQueue:
+    """Return the queue that is served at an address."""
+    from hitl_nb.queue.http import RemoteQueue, server_line
+
+    if not token:
+        raise BadInput(
+            name="token", value=token, remedy="pass open_queue(url, token=…), as hitl-nb token create printed it"
+        )
+    seconds = [PATIENCE]  # of the first look; a server that starts anew may take longer
+    queue = RemoteQueue(url, lambda: server_line(url, token, seconds.pop() if seconds else STARTING))
+    queue.now  # noqa: B018  whether the token lets anybody in is told here
+    return queue
 
 
 def _new(name: str, clock: Callable[[], datetime] | None) -> ReviewQueue:
@@ -234,7 +253,7 @@ def _share(queue: ReviewQueue, token: str | None) -> Server | None:
 def _spawn(path: str, token: str | None) -> subprocess.Popen[bytes]:
     quiet = subprocess.DEVNULL
     environment = os.environ | ({_TOKEN: token} if token else {})
-    command = [sys.executable, "-m", "hitl_nb.cli", "serve", path]
+    command = [sys.executable, "-m", "hitl_nb.cli", "serve", path, "--idle", str(IDLE)]
     owner = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, env=environment)
     threading.Thread(target=owner.wait, name="hitl_nb-owner", daemon=True).start()  # leaves no zombie
     return owner

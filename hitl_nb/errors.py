@@ -188,8 +188,8 @@ class OwnerEnded(QueueError):
     """A process that was started to own the file ended before it answered."""
 
     says = (
-        "a process that was started to own {path} ended at once, {times} times; see why with: hitl-nb serve {path}, "
-        "or own the file here: open_queue(path)"
+        "a process that was started to own {path} ended at once, {times} times; see why with: "
+        "hitl-nb serve {path} --idle 300, or own the file here: open_queue(path)"
     )
 
 
@@ -200,6 +200,38 @@ class WrongToken(QueueError, PermissionError):
         "process {pid}, which has {path} open, refused the token; pass open_queue(path, token=…) with the one that it "
         "was opened with, or close the queue there"
     )
+
+
+class TokenRefused(QueueError, PermissionError):
+    """A server was shown no token, or one that lets nobody in."""
+
+    says = "no token, or one that is unknown, expired or revoked; ask an admin for one (hitl-nb token create)"
+
+
+class NotAllowed(QueueError, PermissionError):
+    """The holder of a token may not make this call."""
+
+    says = "{who} may not {call}: {remedy}"
+
+
+class NoSuchPage(BadInput):
+    """A server has nothing under this method and path."""
+
+
+class TooSlow(BadInput):
+    """A message was not there in time; nothing of it was done."""
+
+
+class ServerBusy(QueueError):
+    """The server has as much to do as it takes on; nothing of this call was done."""
+
+    says = "the server is busy with {calls} calls; ask again in a second"
+
+
+class NoServer(QueueError):
+    """Nobody answers at an address."""
+
+    says = "{url} does not answer ({reason}); see that it is served there (hitl-nb serve), and call again"
 
 
 class OwnerFailed(QueueError):

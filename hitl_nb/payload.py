@@ -96,6 +96,19 @@ def parse(text: str) -> Any:
         raise BadInput(name="stored text", value=text, remedy=remedy) from None
 
 
+def accept(value: Any, where: str) -> Any:
+    """Return the value of what came as JSON from outside, in which every other type stands under its tag.
+
+    >>> accept({"x": {"$float": "inf"}}, "input")
+    {'x': inf}
+    """
+    try:
+        return _decode(value)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        remedy = f"under a key that begins with $ stands one of {', '.join(_TAGS)} ({type(error).__name__})"
+        raise NoCanonicalForm(name=where, value="…", remedy=remedy) from None
+
+
 def encode(value: Any, where: str, depth: int) -> Any:
     """Return a value as what JSON holds, every other type under its tag."""
     if depth > MAX_DEPTH:

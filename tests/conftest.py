@@ -1,6 +1,7 @@
 """What many tests share: a clock that a test moves by hand, and a queue in memory and in a file."""
 
 import sys
+import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,9 @@ from hypothesis import settings
 
 from hitl_nb import open_queue
 from hitl_nb.queue.http import Line, RemoteQueue
+from hitl_nb.queue.token import Token, hashed, token_row
 from hitl_nb.server import Server
+from hitl_nb.server.serve import Service
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -54,18 +57,18 @@ def pytest_collection_modifyitems(items):
 
 
 def _over_http(item):
-    return hasattr(item, "callspec") and item.callspec.params.get("queue") == "http"
+    return hasattr(item, "callspec") and item.callspec.params.get("queue") in ("http", "service")
 
 
-@pytest.fixture(params=[":memory:", "file", "http"])
+@pytest.fixture(params=[":memory:", "file", pytest.param("http", marks=pytest.mark.nightly), "service"])
 def queue(request, tmp_path, clock):
-    """Return a queue in memory, in a file, or in a file of which another owner has the lock: ``http``."""
+    """Return a queue in memory, in a file, in a file that another owner has (``http``), or that is served."""
     url = ":memory:" if request.param == ":memory:" else tmp_path / "reviews.duckdb"
     with open_queue(url, clock=clock) as opened:
-        if request.param != "http":
+        if request.param in (":memory:", "file"):
             yield opened
             return
-        with over_http(opened) as remote:
+        with over_http(opened) if request.param == "http" else served(opened) as remote:
             yield remote
 
 
@@ -80,6 +83,38 @@ def over_http(owner):
     finally:
         remote.close()
         server.stop()
+
+
+def let_in(queue, name="me", roles=("admin",), expertise=(), days=3650):
+    """Keep a token, without a line in the log that a test would have to leave out; returns its secret."""
+    now = queue.now.replace(tzinfo=UTC)
+    until = now + timedelta(days=days)
+    known = {"created_at": now, "expires_at": until, "expertise": tuple(expertise), "roles": tuple(roles)}
+    secret = f"hitl_of_{name}"
+    token = Token(id=f"id-of-{name}", reviewer=name, **known)
+    queue.store.write(lambda tx: tx.rows("put_token", **token_row(token, hashed(secret))))
+    return secret
+
+
+@contextmanager
+def service(queue, **options):
+    """Serve a queue of this process at a free port; returns the service."""
+    running = Service(queue, port=0, **options)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+        thread.join()
+
+
+@contextmanager
+def served(owner):
+    """Serve a queue of this process over the network and return a client of it with the token of an admin."""
+    with service(owner) as running, open_queue(running.address, token=let_in(owner)) as remote:
+        remote.store = owner.store
+        yield remote
 
 
 @pytest.fixture

@@ -32,10 +32,10 @@ STEPS = {
     SCHEMA_VERSION + 1: """
         ALTER TABLE task ADD COLUMN urgency DOUBLE;
         UPDATE task SET urgency = 10 * priority;
-        CREATE TABLE token (hash VARCHAR NOT NULL);
-        INSERT INTO token SELECT 'of ' || count(*) FROM task
+        CREATE TABLE tally (said VARCHAR NOT NULL);
+        INSERT INTO tally SELECT 'of ' || count(*) FROM task
     """,
-    SCHEMA_VERSION + 2: "ALTER TABLE task DROP COLUMN urgency; INSERT INTO token VALUES ('second')",
+    SCHEMA_VERSION + 2: "ALTER TABLE task DROP COLUMN urgency; INSERT INTO tally VALUES ('second')",
 }
 LAST = max(STEPS)
 
@@ -119,6 +119,13 @@ def test_a_file_that_was_brought_forward_has_the_tables_of_a_new_one(tmp_path, r
     assert version(path) == SCHEMA_VERSION
 
 
+def test_tokens_of_a_stored_file_let_in_who_they_let_in_before(tmp_path):
+    with opened(stored(tmp_path)) as queue:
+        assert queue.token_of("hitl_holds").person == Reviewer(id="lea", expertise=("law",))
+        assert queue.token_of("hitl_revoked") is None
+        assert [token.id for token in queue.tokens()] == ["holds", "revoked"]
+
+
 # -- the way forward, with steps that a later version could take
 
 
@@ -133,7 +140,7 @@ def test_migrations_run_once_in_order_and_tell_where_the_old_file_is(tmp_path, c
     assert str(path) in said
     assert str(backup) in said
     after = contents(path)
-    assert after["token"] == (["hash"], ["('of 44',)", "('second',)"])
+    assert after["tally"] == (["said"], ["('of 44',)", "('second',)"])
     assert {name: after[name] for name in ("task", "event", "payload")} == {
         name: before[name] for name in ("task", "event", "payload")
     }
@@ -153,7 +160,7 @@ def test_each_step_of_two_versions_is_taken_by_whoever_comes_later(tmp_path):
     with duckdb.connect(path) as raw:
         assert raw.sql("SELECT count(*) FROM task WHERE urgency = 10 * priority").fetchall() == [(44,)]
     connect(str(path), STEPS).close()
-    assert contents(path)["token"][1] == ["('of 44',)", "('second',)"]
+    assert contents(path)["tally"][1] == ["('of 44',)", "('second',)"]
     assert version(tmp_path / f"reviews.duckdb.v{SCHEMA_VERSION + 1}-backup") == SCHEMA_VERSION + 1
     with pytest.raises(QueueTooNew):
         connect(str(path), first)
@@ -202,10 +209,10 @@ def test_a_process_killed_in_a_migration_leaves_it_done_or_not_begun(tmp_path, a
         with opened(path) as queue:
             assert queue.verify() == []
     else:
-        assert contents(path)["token"][1] == ["('of 44',)"]
+        assert contents(path)["tally"][1] == ["('of 44',)"]
     connect(str(path), STEPS).close()
     assert version(path) == LAST
-    assert contents(path)["token"][1] == ["('of 44',)", "('second',)"]
+    assert contents(path)["tally"][1] == ["('of 44',)", "('second',)"]
     assert contents(tmp_path / f"reviews.duckdb.v{SCHEMA_VERSION}-backup") == before
 
 
@@ -224,7 +231,7 @@ def test_a_migration_that_fails_changes_nothing_and_says_so(tmp_path, broken):
     path, steps = stored(tmp_path), dict(STEPS)
     before = contents(path)
     if broken == "a step":
-        steps[SCHEMA_VERSION + 1] += "; INSERT INTO token VALUES (NULL)"
+        steps[SCHEMA_VERSION + 1] += "; INSERT INTO tally VALUES (NULL)"
     elif broken == "the version":
         steps[SCHEMA_VERSION + 1] += "; ALTER TABLE meta RENAME TO facts"  # so its number cannot be written
     else:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 from types import SimpleNamespace
 
 import httpx
@@ -35,6 +35,7 @@ from hitl_nb.queue import ReviewQueue, endpoint, wire
 from hitl_nb.queue.http import OwnerGone, RemoteQueue
 from hitl_nb.queue.request import ONCE, SAFE, Requests
 from hitl_nb.queue.row import TaskRow
+from hitl_nb.queue.token import Token
 from hitl_nb.server import TURN
 
 #: far longer than anything here takes
@@ -620,6 +621,8 @@ def prepared(queue):
     answered = [put(queue).task_id for _ in range(2)]
     [queue.resolve(task_id, "ann", "approve") for task_id in answered]
     gone = put(queue, deadline=timedelta(hours=1), on_deadline="deny")
+    times = {"created_at": START.replace(tzinfo=UTC), "expires_at": START.replace(tzinfo=UTC)}
+    queue.store_token(Token(id="t", reviewer="ann", roles=("admin",), **times), "hash")
     return [task.task_id for task in held] + answered + [gone.task_id]
 
 
@@ -630,6 +633,7 @@ def reordered(queue):
 
 
 PLAIN = Policy(0.85, audit_rate=0)
+ASKED = {"input_data": {"n": 1}, "ai_prediction": {"label": "a"}}
 CALLS = {
     "submit": lambda queue, ids: put(queue, subject="s"),
     "claim": lambda queue, ids: queue.claim("bob"),
@@ -647,6 +651,12 @@ CALLS = {
     "reopen": lambda queue, ids: queue.reopen(ids[4]),
     "reorder": lambda queue, ids: reordered(queue),
     "tick": lambda queue, ids: queue.tick(),
+    "submit_all": lambda queue, ids: len(queue.submit_all([ASKED | {"reason": r} for r in "ab"])),
+    "submit_all with keys": lambda queue, ids: [
+        task.input_data for task in queue.submit_all([ASKED | {"reason": "r", "key": key} for key in "ab"])
+    ],
+    "store_token": lambda queue, ids: len(queue.create_token("ann")[0]),
+    "revoke_token": lambda queue, ids: queue.revoke_token("t"),
     "process": lambda queue, ids: Orchestrator(queue=queue, policy=PLAIN).process({"n": 1}, {"confidence": 0.1}),
     "process_frame": lambda queue, ids: Orchestrator(queue=queue, policy=PLAIN).process_frame(
         pd.DataFrame({"n": [1, 2]}), pd.DataFrame({"label": ["a", "b"], "confidence": [0.1, 0.99]})

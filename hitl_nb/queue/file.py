@@ -27,7 +27,7 @@ from hitl_nb.errors import (
 from hitl_nb.queue.store import statements
 
 #: version of the tables that queries.sql makes; older files are brought to it, a file of a newer one is refused
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: nothing from outside is code: no downloads, not even to open a file of another kind, no Python variables as tables
 SETTINGS: dict[str, str | bool | int | float | list[str]] = dict.fromkeys(
     ("python_enable_replacements", "autoinstall_known_extensions", "autoload_known_extensions"), "false"
@@ -218,7 +218,7 @@ def copy(connection: duckdb.DuckDBPyConnection, target: str) -> None:
 
 def _create(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("BEGIN")
-    for table in ("meta", "payload", "event", "task"):
+    for table in ("meta", "payload", "event", "task", "token"):
         connection.execute(dialect(f"create_{table}"))
     connection.execute(dialect("put_meta"), {"name": "schema_version", "value": str(SCHEMA_VERSION)})
     connection.execute("COMMIT")

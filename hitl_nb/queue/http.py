@@ -5,19 +5,20 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
-from hitl_nb.errors import HitlError, QueueClosed, QueueError, QueueLocked, WrongToken
+from hitl_nb.errors import BadInput, HitlError, NoServer, QueueClosed, QueueError, QueueLocked, WrongToken
 from hitl_nb.queue import wire
 from hitl_nb.queue.endpoint import Endpoint
 from hitl_nb.queue.ids import Array, Ids
@@ -40,6 +41,8 @@ LONG = (
 ALIVE = 5.0
 #: longest time that a client waits for a change in one request, in seconds
 POLL = 10.0
+#: pause before a server that is busy is asked again, in seconds
+RETRY = 0.5
 #: owners that one call tries
 TRIES = 20
 
@@ -53,6 +56,7 @@ class Line:
 
     def __init__(self, endpoint: Endpoint, token: str | None = None) -> None:
         self.endpoint, self.process = endpoint, os.getpid()
+        self._url = urlsplit(endpoint.address)
         self._headers = {"Authorization": f"Bearer {token or endpoint.token}"}
         self._lock = threading.Lock()
         self._idle: list[HTTPConnection] = []
@@ -77,6 +81,8 @@ class Line:
             if isinstance(error, WrongToken):
                 raise
             return False
+        if not self.endpoint.pid:  # a server, which does not say whose file it has
+            return True
         return bool(facts == {"path": self.endpoint.path, "schema": self.endpoint.schema, "pid": self.endpoint.pid})
 
     def close(self) -> None:
@@ -96,7 +102,7 @@ class Line:
         try:
             connection = self._take(seconds)
             try:
-                connection.request(method, path, content, self._headers)
+                connection.request(method, self._url.path.rstrip("/") + path, content, self._headers)
                 answer = connection.getresponse()
                 data = answer.read()
             except BaseException:
@@ -107,6 +113,10 @@ class Line:
         self._give_back(connection)
         if answer.status == 200:
             return data
+        foreign = answer.status >= 502 and "json" not in (answer.headers["content-type"] or "")
+        if foreign or answer.headers["retry-after"]:
+            time.sleep(RETRY)  # a server that is busy or ends, or a proxy whose server is away
+            raise OwnerGone(f"status {answer.status}")
         refused = wire.load_error(data)
         if isinstance(refused, QueueClosed):
             raise OwnerGone(str(refused))
@@ -125,7 +135,8 @@ class Line:
             return connection
 
     def _connected(self) -> HTTPConnection:
-        connection = HTTPConnection(self.endpoint.address.removeprefix("http://"), timeout=5)
+        kind = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
+        connection = kind(self._url.netloc, timeout=5)
         connection.connect()
         with self._lock:
             if not self._closed:
@@ -148,14 +159,36 @@ class Line:
 
 def _ended(connection: HTTPConnection) -> bool:
     """Whether the other end has hung up: nothing was asked, so whatever can be read says goodbye."""
-    connection.sock.settimeout(0)
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def server_line(url: str, token: str, seconds: float) -> Line:
+    """Return a line to a server that serves a queue, as soon as it answers.
+
+    Raises
+    ------
+    NoServer
+        It has not in so many seconds.
+    """
     try:
-        connection.sock.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
+        parts = urlsplit(url)
+        fine = bool(parts.hostname) and not (parts.query or parts.username or parts.fragment) and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine or not url.isascii() or not url.isprintable() or " " in url:
+        raise BadInput(name="url", value=url, remedy="pass http://host:port or https://host")
+    endpoint = Endpoint(path=url, pid=0, started="", address=url, token=token, schema=0)
+    until = time.monotonic() + seconds
+    while True:
+        line = Line(endpoint)
+        if line.answers(ALIVE):
+            return line
+        line.close()
+        if time.monotonic() > until:
+            raise NoServer(url=url, reason=f"for {seconds:g} seconds")
+        time.sleep(RETRY / 5)
 
 
 class RemoteQueue(ReviewQueue):
@@ -185,6 +218,7 @@ class RemoteQueue(ReviewQueue):
         self.ended = threading.Event()
         self.leaving = []
         self._ids = Ids()
+        self._tokens = {}
         self._find = find
         self._lock = threading.Lock()
         self._line: Line | None = None

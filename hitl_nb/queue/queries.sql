@@ -25,6 +25,25 @@ CREATE TABLE task (
     grouping VARCHAR, value DOUBLE, key_hash BIGINT, erased_at TIMESTAMP, seq BIGINT NOT NULL
 );
 
+-- create_token: Who may come in over the network; of a secret only its sha256.
+CREATE TABLE token (
+    hash VARCHAR NOT NULL, id VARCHAR NOT NULL, reviewer VARCHAR NOT NULL, expertise VARCHAR NOT NULL,
+    roles VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, expires_at TIMESTAMP NOT NULL, revoked_at TIMESTAMP
+);
+
+-- put_token: Let somebody in.
+INSERT INTO token (hash, id, reviewer, expertise, roles, created_at, expires_at)
+VALUES (:hash, :id, :reviewer, :expertise, :roles, :created_at, :expires_at);
+
+-- tokens: All tokens, without their hashes.
+SELECT id, reviewer, expertise, roles, created_at, expires_at, revoked_at FROM token ORDER BY created_at, id;
+
+-- token_of: The token whose secret has a hash.
+SELECT id, reviewer, expertise, roles, created_at, expires_at, revoked_at FROM token WHERE hash = :hash;
+
+-- revoke_token: Let nobody in any more with a token.
+UPDATE token SET revoked_at = :now WHERE id = :id;
+
 -- put_meta: Remember a fact about the file.
 INSERT INTO meta VALUES (:name, :value);
 
@@ -134,14 +153,14 @@ LIMIT :n;
 -- open_tasks: What waits for a person, best first.
 SELECT * FROM task
 WHERE status IN ('pending_review', 'claimed', 'disputed')
-  AND (:expertise IS NULL OR expertise IS NULL OR expertise = :expertise)
+  AND (:anybody OR expertise IS NULL OR expertise = ANY(:expertises))
 ORDER BY priority DESC, deadline NULLS LAST, task_id
 LIMIT :n;
 
 -- open_after: What waits for a person, by id, from the one after a place.
 SELECT * FROM task
 WHERE status IN ('pending_review', 'claimed', 'disputed') AND task_id > CAST(:after AS UUID)
-  AND (:expertise IS NULL OR expertise IS NULL OR expertise = :expertise)
+  AND (:anybody OR expertise IS NULL OR expertise = ANY(:expertises))
 ORDER BY task_id
 LIMIT :n;
 

@@ -15,6 +15,7 @@ from hitl_nb.queue.backlog import Wait
 from hitl_nb.queue.ids import Array, Ids, one_text
 from hitl_nb.queue.row import TaskRow
 from hitl_nb.queue.store import REQUEST, Store, Transaction, logged_under, payloads
+from hitl_nb.queue.token import Token, Tokens
 from hitl_nb.task import Priority, Review, Reviewer, ReviewOutcome, ReviewTask, Status
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class ReviewQueue(Shows):
+class ReviewQueue(Shows, Tokens):
     """Keeps tasks until a person has answered them; loses, doubles and overwrites nothing.
 
     Open one with ``hitl_nb.open_queue``. Every call is safe from any thread.
@@ -51,6 +52,7 @@ class ReviewQueue(Shows):
         #: set once it is closed
         self.ended = threading.Event()
         self._policy: str | None = None
+        self._tokens: dict[str, tuple[float, Token | None]] = {}
 
     def __repr__(self) -> str:
         return f"ReviewQueue({self.name!r})"
@@ -115,21 +117,19 @@ class ReviewQueue(Shows):
         KeyConflict
             The key came before with other content.
         """
-        options = {
-            "confidence": confidence, "reason": reason, "priority": priority, "key": key, "subject": subject,
-            "expertise": expertise, "deadline": deadline, "on_deadline": on_deadline, "escalation": escalation,
-            "reviews_required": reviews_required, "consensus": consensus, "audit": audit, "model": model,
-            "policy": policy, "group": group, "value": value,
-        }  # fmt: skip
-        task_id = one_text(self.new_ids(1))
-        ready = submit.by_hand(input_data, ai_prediction, task_id=task_id, now=self.store.now, **options)
+        given = locals()
+        return self.submit_all([{name: given[name] for name in submit.OPTIONS}])[0]
 
-        def work(tx: Transaction) -> tuple[TaskRow, ReviewTask | None]:
-            row = submit.store(tx, ready)
-            return row, None if row.task_id == task_id else read.get(tx, row.task_id)
+    def submit_all(self, tasks: Sequence[Mapping[str, Any]]) -> list[ReviewTask]:
+        """Ask about 1 to 1000 outputs, all or none; each is what ``submit`` takes, all have a key or none has."""
+        ready = submit.by_hand_all(tasks, lambda: one_text(self.new_ids(1)), self.store.now)
 
-        row, known = self._write(work, search=key is not None)
-        return read.submitted(row, ready.texts) if known is None else known
+        def work(tx: Transaction) -> list[tuple[TaskRow, ReviewTask | None]]:
+            rows = [(submit.store(tx, one), one.row.task_id) for one in ready]
+            return [(row, None if row.task_id == new else read.get(tx, row.task_id)) for row, new in rows]
+
+        found = zip(self._write(work, search=submit.keyed(ready)), ready, strict=True)
+        return [read.submitted(row, one.texts) if known is None else known for (row, known), one in found]
 
     def new_ids(self, n: int) -> Array:
         """Return ``n`` new task ids as uint64 of shape (n, 2), in order."""
@@ -299,8 +299,10 @@ class ReviewQueue(Shows):
 
     # -- reading
 
-    def pending(self, expertise: str | None = None, limit: int = 20, after: str | None = None) -> list[ReviewTask]:
-        """Return the open tasks, best first; with ``expertise`` those that such a person may judge.
+    def pending(
+        self, expertise: str | Sequence[str] | None = None, limit: int = 20, after: str | None = None
+    ) -> list[ReviewTask]:
+        """Return the open tasks, best first; with ``expertise``, one or several, those that such a person may judge.
 
         With ``after``, an id, they come in the order of their ids, from the next one on: all of them, page by page.
         """

@@ -183,14 +183,14 @@ def _standing(row: TaskRow, found: Mapping[str, Any], log: Iterable[EventRow]) -
     return [review_of(e, found["answers"], found) for e in reviews if e.facts["number"] in numbers]
 
 
-def pending(tx: Transaction, expertise: str | None, limit: int, after: str | None) -> list[ReviewTask]:
+def pending(tx: Transaction, expertise: str | Sequence[str] | None, limit: int, after: str | None) -> list[ReviewTask]:
     """Return what waits for a person: best first, or by id from the one after ``after``."""
-    if expertise is not None:
-        name("expertise", expertise)
+    several = [expertise] if isinstance(expertise, str) else expertise or ()
+    words = {"anybody": expertise is None, "expertises": [name("expertise", word) for word in several]}
     if after is not None and not is_id(after):
         raise BadInput(name="after", value=after, remedy="pass the id of the last task that you know")
     found = {"after": after} if after else {}
-    return as_tasks(tx, tx.tasks("open_after" if after else "open_tasks", expertise=expertise, n=limit, **found))
+    return as_tasks(tx, tx.tasks("open_after" if after else "open_tasks", **words, n=limit, **found))
 
 
 def answer_of(tx: Transaction, task_id: str, after: int) -> tuple[TaskRow, Review | None]:

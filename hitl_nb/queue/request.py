@@ -15,18 +15,18 @@ from hitl_nb.queue.change import Forgotten, forgotten
 from hitl_nb.queue.queue import ReviewQueue
 from hitl_nb.queue.row import EventRow
 from hitl_nb.queue.store import REQUEST, Transaction
-from hitl_nb.task import Move
+from hitl_nb.task import Move, ReviewTask
 
 #: calls that change nothing, or nothing more when they are done again
 SAFE = (
     "pending", "reviewed", "get", "stats", "events", "explain", "estimated_wait", "history", "training_frame",
     "training_frames", "annotations", "verify", "told", "now", "export", "backup", "snapshot", "tick", "tick_if_due",
-    "rebuild", "deliver", "resolve", "_table",
+    "rebuild", "deliver", "resolve", "_table", "tokens",
 )  # fmt: skip
 #: calls whose events carry the id of the request, so that a repeat finds in the log that it is done
 ONCE = (
-    "submit", "store_decided", "store_frame", "claim", "release", "renew", "undo", "object", "replace", "withdraw",
-    "reopen", "forget", "note", "reorder",
+    "submit", "submit_all", "store_decided", "store_frame", "claim", "release", "renew", "undo", "object", "replace",
+    "withdraw", "reopen", "forget", "note", "reorder", "store_token", "revoke_token",
 )  # fmt: skip
 #: ids of requests that an owner remembers; a repeat comes within moments
 REMEMBERED = 10_000
@@ -95,6 +95,9 @@ class Requests:
 def checked(call: str, args: Sequence[Any]) -> None:
     """Refuse texts from outside that are not the canonical ones."""
     texts: list[str] = []
+    kind = {"store_decided": "Submission", "store_frame": "FrameSubmission"}.get(call)
+    if kind is not None and (not args or type(args[0]).__name__ != kind):
+        raise BadInput(name="arguments", value=call, remedy=f"the first is a {kind}; use the same version on both")
     if call == "store_decided":
         texts = list(args[0].texts.values())
     elif call == "store_frame":
@@ -111,6 +114,12 @@ def _nothing(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) ->
 
 def _same_task(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Any:
     return queue.get(next(event.task_id for event in events if event.task_id is not None))
+
+
+def _same_tasks(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> list[ReviewTask]:
+    """Return a list of tasks; keys, if they have any, tell of those that were there before, too."""
+    ids = [event.task_id for event in events if event.move == "submit"]
+    return [queue.get(str(task_id)) for task_id in ids] if len(ids) == len(args[0]) else queue.submit_all(args[0])
 
 
 def _same_row(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Any:
@@ -153,6 +162,7 @@ def _same_frame(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any])
 
 _AGAIN: dict[str, Callable[[ReviewQueue, list[EventRow], Sequence[Any]], Any]] = {
     "submit": _same_task,
+    "submit_all": _same_tasks,
     "store_decided": _same_row,
     "store_frame": _same_frame,
     "claim": _same_leases,

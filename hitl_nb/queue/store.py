@@ -55,7 +55,7 @@ def statements(source: str = "queries.sql") -> dict[str, str]:
 @cache
 def reads(statement: str) -> frozenset[str]:
     """Return the tables that a named statement looks into."""
-    return frozenset(re.findall(r"\b(?:FROM|JOIN) (payload|event|task)\b", statements()[statement]))
+    return frozenset(re.findall(r"\b(?:FROM|JOIN) (payload|event|task|token)\b", statements()[statement]))
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,11 +13,20 @@ from numbers import Real
 from typing import Any
 
 from hitl_nb.errors import BadInput, KeyConflict
-from hitl_nb.payload import canonical, dump, name
+from hitl_nb.payload import MAX_NAME, canonical, dump, name
 from hitl_nb.queue.row import COLUMNS, TaskRow, change, difference, dump_list, dump_reasons
 from hitl_nb.queue.store import Transaction
 from hitl_nb.task import CONSENSUS, ON_DEADLINE, Move, Priority, Reason, Status
 
+#: what a caller may say of a task, and what holds where nothing is said; ``...``: it must be said
+OPTIONS: dict[str, Any] = {
+    "input_data": ..., "ai_prediction": ..., "confidence": None, "reason": ..., "priority": None, "key": None,
+    "subject": None, "expertise": None, "deadline": None, "on_deadline": "escalate", "escalation": (),
+    "reviews_required": 1, "consensus": "majority", "audit": None, "model": None, "policy": None, "group": None,
+    "value": None,
+}  # fmt: skip
+#: tasks at most that are submitted at once
+MOST_AT_ONCE = 1000
 _BLANK = TaskRow(task_id="", status="", created_at=datetime.min)
 #: columns that stand in the event itself, or follow from the payload
 _TYPED = ("task_id", "created_at", "confidence", "audit_uniform", "value", "key_hash", "seq")
@@ -67,6 +76,34 @@ def model_of(prediction: Mapping[str, Any]) -> str | None:
     """Return the model that a prediction names, if it names one."""
     model = prediction.get("model")
     return name("model", model) if isinstance(model, str) and model else None
+
+
+def options(given: Any) -> dict[str, Any]:
+    """Return all that is said of a task, with what holds where nothing is said."""
+    found = OPTIONS | dict(given if isinstance(given, Mapping) else {})
+    odd = [str(name) for name in found if name not in OPTIONS or found[name] is ...]
+    if odd:
+        remedy = "a task has input_data, ai_prediction, reason and what else submit() takes, nothing more"
+        raise BadInput(name=", ".join(odd)[:MAX_NAME], value=given, remedy=remedy)
+    return found
+
+
+def by_hand_all(tasks: Any, new_id: Callable[[], str], now: datetime) -> list[Submission]:
+    """Return the submissions of tasks that come at once."""
+    if not isinstance(tasks, Sequence) or not 1 <= len(tasks) <= MOST_AT_ONCE:
+        raise BadInput(name="tasks", value=tasks, remedy=f"pass a list of 1 to {MOST_AT_ONCE} tasks")
+    return [by_hand(**options(one), task_id=new_id(), now=now) for one in tasks]
+
+
+def keyed(ready: Sequence[Submission]) -> bool:
+    """Whether tasks that come at once have keys: all have one of their own, or none has one.
+
+    Of some with and some without a repeat could not tell which are stored.
+    """
+    keys = [one.texts["key"] for one in ready if "key" in one.texts]
+    if keys and len({*keys}) < len(ready):
+        raise BadInput(name="key", value=keys[0], remedy="give each task of the list a key of its own, or none of them")
+    return bool(keys)
 
 
 def by_hand(input_data: Any, ai_prediction: Any, *, task_id: str, now: datetime, **options: Any) -> Submission:

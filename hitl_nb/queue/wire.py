@@ -26,11 +26,11 @@ _MORE_DEPTH = 12
 def _records() -> dict[str, type[Any]]:
     """Return what may travel as a record or as a word of a fixed list, by the name of its class."""
     from hitl_nb import display, task
-    from hitl_nb.queue import backlog, change, read, row, submit
+    from hitl_nb.queue import backlog, change, read, row, submit, token
 
     found = [task.Reviewer, task.Reason, task.Review, task.ReviewTask, read.Stats, backlog.Wait, change.Forgotten]
     found += [row.TaskRow, submit.Submission, display.Table, task.ReviewOutcome, task.Priority, task.Status]
-    found += [change.Copy]
+    found += [change.Copy, token.Token]
     return {kind.__name__: kind for kind in found}
 
 
@@ -78,6 +78,16 @@ def load(data: bytes) -> Any:
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, ImportError) as error:
         remedy = f"this is no message of this package ({type(error).__name__}: {error}); use the same version on both"
         raise BadInput(name="message", value=data[:100], remedy=remedy) from None
+
+
+def load_call(data: bytes) -> tuple[list[Any], dict[str, Any], str | None, bool]:
+    """Return what a client asks for: arguments, named arguments, the id of its request, and whether it asks again."""
+    asked = load(data)
+    match asked:
+        case {"args": list(args), "more": dict(more), "request": str() | None as request, "again": bool(again)}:
+            if all(isinstance(name, str) for name in more):
+                return args, more, request, again
+    raise BadInput(name="message", value=data[:100], remedy="this is no call; use the same version on both")
 
 
 def dump_error(error: HitlError) -> bytes:

@@ -18,12 +18,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qsl
 
-from hitl_nb import errors
-from hitl_nb.errors import BadInput, HitlError, OwnerFailed, QueueClosed, TaskNotFound, TooLarge, WrongToken
+from hitl_nb.errors import BadInput, HitlError, OwnerFailed, QueueClosed, TooLarge, WrongToken
 from hitl_nb.queue import ReviewQueue, wire
 from hitl_nb.queue.endpoint import Endpoint, started
 from hitl_nb.queue.file import SCHEMA_VERSION
 from hitl_nb.queue.request import Requests, checked
+from hitl_nb.server.changes import changed, last_event, place
+from hitl_nb.server.problem import status_of
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -32,25 +33,6 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 THREADS = 64
 #: most time that other threads of a process that serves are let run before a call has its turn, in seconds
 TURN = 0.001
-#: longest time that one request waits for a change, in seconds
-LONGEST_WAIT = 30.0
-#: how soon a waiting request notices that the server stops, in seconds
-_SLICE = 0.2
-#: status of an error, the first class that fits
-_STATUS: tuple[tuple[type[HitlError], int], ...] = (
-    (WrongToken, 401),
-    (TooLarge, 413),
-    (BadInput, 422),
-    (TaskNotFound, 404),
-    (errors.NotQualified, 403),
-    (errors.PayloadErased, 410),
-    (errors.TaskExpired, 410),
-    (errors.TaskWithdrawn, 410),
-    (QueueClosed, 503),
-    (errors.StorageFailed, 507),
-    (OwnerFailed, 500),
-    (errors.QueueError, 409),
-)
 
 _log = logging.getLogger("hitl_nb")
 _turns: list[float] = []  # as they were when each server that serves began
@@ -160,8 +142,7 @@ class Server:
                 raise WrongToken(path=self._path, pid=os.getpid())
             content = await self._routed(scope["method"], scope["path"], scope, receive)
         except HitlError as error:
-            status = next((number for kind, number in _STATUS if isinstance(error, kind)), 400)
-            content = wire.dump_error(error)
+            status, content = status_of(error), wire.dump_error(error)
         self.last_call = time.monotonic()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -184,10 +165,10 @@ class Server:
         return wire.dump({"path": self._path, "schema": SCHEMA_VERSION, "pid": os.getpid()})
 
     def _do(self, call: str, data: bytes) -> bytes:
-        asked = wire.load(data)
+        args, more, request, again = wire.load_call(data)
         try:
-            checked(call, asked["args"])
-            found = self._requests.do(call, asked["args"], asked["more"], asked["request"], asked["again"])
+            checked(call, args)
+            found = self._requests.do(call, args, more, request, again)
             return wire.dump(found, f"answer of {call}")
         except HitlError:
             raise
@@ -197,38 +178,17 @@ class Server:
 
     async def _changes(self, asked: dict[str, str]) -> bytes:
         """Return the number of a task's last event, as soon as it is later than ``after``, or at the timeout."""
-        task_id, changed, loop = asked.get("task_id", ""), asyncio.Event(), asyncio.get_running_loop()
-        try:
-            after = int(asked.get("after", -1))
-            until = time.monotonic() + min(float(asked.get("timeout", 0)), LONGEST_WAIT)
-        except ValueError as error:
-            raise BadInput(name="after", value="…", remedy="after and timeout are numbers") from error
+        task_id, after, seconds = place(asked)
 
-        def wake() -> None:
-            with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(changed.set)
+        async def look() -> int | None:
+            seq: int = await self._on_a_thread(last_event, self._requests.queue, task_id)
+            return seq if seq > after else None
 
-        end = self._requests.queue.watch(task_id, wake)
-        try:
-            while True:
-                changed.clear()
-                seq = await self._on_a_thread(self._last_event, task_id)
-                while seq <= after and not changed.is_set() and time.monotonic() < until and not self._leaves():
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), _SLICE)
-                if not changed.is_set() or seq > after:
-                    return wire.dump(seq)
-        finally:
-            end()
+        found = await changed(self._requests.queue, task_id, look, seconds, self._leaves)
+        return wire.dump(after if found is None else found)
 
-    def _leaves(self) -> bool:
+    async def _leaves(self) -> bool:
         return self._stopped or bool(self._uvicorn.should_exit)
-
-    def _last_event(self, task_id: str) -> int:
-        try:
-            return self._requests.queue.store.read(lambda tx: tx.task(task_id).seq, search=False)
-        except TaskNotFound:
-            return 0
 
     async def _on_a_thread(self, what: Callable[..., Any], *given: Any) -> Any:
         try:

@@ -1,0 +1,181 @@
+"""Who may do what: one table for every call, and what of an answer the holder of a token may see."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hitl_nb.errors import BadInput, NotAllowed, NotQualified, plain
+from hitl_nb.queue import ReviewQueue
+from hitl_nb.queue.request import Requests
+from hitl_nb.queue.row import TaskRow
+from hitl_nb.queue.token import ROLES, Token
+from hitl_nb.task import ReviewTask, Status
+
+_ANYBODY = ROLES
+_PRODUCE = ("producer", "admin")
+_JUDGE = ("reviewer", "adjudicator", "admin")
+_ADMIN = ("admin",)
+#: who may make which call of a queue; what is not named is refused: ``export``, ``backup`` and ``snapshot`` write files
+CALLS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("now", "get", "stats", "_table", "estimated_wait", "changes"), _ANYBODY),
+    **dict.fromkeys(("submit", "submit_all", "store_decided", "store_frame", "told", "deliver", "events"), _PRODUCE),
+    **dict.fromkeys(("withdraw", "replace", "reopen"), _PRODUCE),
+    **dict.fromkeys(("pending", "reviewed", "explain", "claim", "resolve", "release", "renew", "undo"), _JUDGE),
+    "object": _JUDGE,
+    **dict.fromkeys(("history", "training_frame", "annotations", "verify", "rebuild", "tick", "tick_if_due"), _ADMIN),
+    **dict.fromkeys(("forget", "note", "rescore", "tokens", "store_token", "revoke_token"), _ADMIN),
+}
+#: which call a route makes; who may make it may use the route; None: everybody, without a token
+ROUTES: dict[str, str | None] = {
+    "GET /health": None,
+    "GET /openapi.json": "now",
+    "GET /review/queue": "pending",
+    "POST /review/claim": "claim",
+    "POST /review/renew": "renew",
+    "POST /review/{task_id}/submit": "resolve",
+    "POST /review/{task_id}/release": "release",
+    "POST /review/{task_id}/undo": "undo",
+    "POST /review/{task_id}/object": "object",
+    "POST /tasks": "submit",
+    "POST /tasks/batch": "submit_all",
+    "GET /tasks/{task_id}": "get",
+    "GET /tasks/{task_id}/wait": "deliver",
+    "POST /tasks/{task_id}/withdraw": "withdraw",
+    "POST /tasks/{task_id}/reopen": "reopen",
+    "GET /events": "events",
+    "GET /stats": "stats",
+    "GET /changes": "changes",
+}
+#: what a producer learns of an event: that something happened, not who said what
+_OF_AN_EVENT = ("seq", "task_id", "move", "at_time")
+#: what stands in a row before anybody has touched the task
+_UNTOUCHED = (
+    "attempt", "holder", "lease_until", "claimed_at", "came_from", "returns", "level", "overdue", "version", "answers",
+    "standing", "skipped", "final", "outcome", "reviewer", "reviewed_at", "delivered_at", "delivered", "erased_at",
+)  # fmt: skip
+
+
+def check(token: Token, call: str | None) -> None:
+    """Refuse a call that none of a token's roles may make.
+
+    Raises
+    ------
+    NotAllowed
+        The table does not say that it may.
+    """
+    allowed = CALLS.get(call or "", ())
+    if not set(allowed) & set(token.roles):
+        remedy = (
+            f"it takes one of the roles {', '.join(allowed)}" if allowed else "it is not served; do it on that machine"
+        )
+        raise NotAllowed(who=token.reviewer, call=plain(f"call {call}"[:40]), remedy=remedy)
+
+
+class Door:
+    """Makes calls for holders of tokens, as the table allows; shows them of the answers what they may see.
+
+    Reviewers see no task outside their expertise, and of others' answers nothing before they have answered themselves.
+    Producers see the answer that holds, which is delivered by that. An admin sees all, and may name any reviewer.
+    """
+
+    def __init__(self, queue: ReviewQueue) -> None:
+        self.queue = queue
+        self._requests = Requests(lambda: queue)
+
+    def do(
+        self, token: Token, call: str, args: Sequence[Any] = (), more: Mapping[str, Any] | None = None,
+        request: str | None = None, again: bool = False,
+    ) -> Any:  # fmt: skip
+        """Make one call; ``request`` and ``again`` as in `Requests.do`."""
+        check(token, call)
+        given = _bound(call, args, more or {})
+        if "admin" not in token.roles:
+            self._narrow(token, call, given.arguments)
+        found = self._requests.do(call, given.args, given.kwargs, request, again)
+        return found if "admin" in token.roles else self._shown(token, call, found)
+
+    def _narrow(self, token: Token, call: str, given: dict[str, Any]) -> None:
+        """Let a call speak for the holder of the token alone, about what they may judge."""
+        if "reviewer" in given:
+            given["reviewer"] = _person(token, given["reviewer"])
+        if "to" in given:
+            given["to"] = token.reviewer
+        if call in ("claim", "pending"):
+            asked = given.get("expertise")
+            if asked is not None and (not isinstance(asked, str) or asked not in token.expertise):
+                raise _outside(token, asked)
+            if call == "pending" and asked is None:
+                given["expertise"] = list(token.expertise)
+        if call in ("explain", "object"):
+            task = self._seen(token, self.queue.get(given["task_id"]))
+            fresh = task.attempt == 0 or (task.attempt == 1 and task.holder == token.reviewer)
+            if call == "explain" and not task.reviews and not fresh:
+                raise NotAllowed(who=token.reviewer, call=plain("read that"), remedy="judge the task first")
+        if call == "store_decided":
+            _untouched(given["ready"].row)
+
+    def _shown(self, token: Token, call: str, found: Any) -> Any:
+        if call == "get":
+            return self._delivered(token, found) if "producer" in token.roles else self._seen(token, found)
+        if call == "reviewed":
+            qualified = [task for task in found if task.expertise in (None, *token.expertise)]
+            return [task for task in (self._seen(token, one) for one in qualified) if task.reviews]
+        if call == "events":
+            return [{name: event[name] for name in _OF_AN_EVENT} for event in found]
+        return found
+
+    def _delivered(self, token: Token, task: ReviewTask) -> ReviewTask:
+        """Return a task with the answer that holds, which cannot be undone from now on."""
+        if task.status is not Status.REVIEWED:
+            return replace(task, reviews=())
+        review = self.queue.deliver(task.task_id, token.reviewer)
+        return replace(task, reviews=() if review is None else (review,))
+
+    def _seen(self, token: Token, task: ReviewTask) -> ReviewTask:
+        """Return a task as a reviewer may see it."""
+        if task.expertise not in (None, *token.expertise):
+            raise _outside(token, task.expertise)
+        own = any(review.reviewer == token.reviewer for review in task.reviews)
+        settles = "adjudicator" in token.roles and (task.disputed or task.status is Status.REVIEWED)
+        return task if own or settles else replace(task, reviews=())
+
+
+def _bound(call: str, args: Sequence[Any], more: Mapping[str, Any]) -> inspect.BoundArguments:
+    """Return the arguments of a call by name, without the queue itself."""
+    if call == "now":
+        return inspect.Signature().bind(*args, **more)
+    signature = inspect.signature(getattr(ReviewQueue, call))
+    try:
+        return signature.replace(parameters=list(signature.parameters.values())[1:]).bind(*args, **more)
+    except TypeError as error:
+        raise BadInput(name="arguments", value=call, remedy=f"{error}; use the same version on both") from None
+
+
+def _person(token: Token, named: Any) -> Any:
+    """Return the holder of a token as who is named in a call; less expertise than the token's may be named."""
+    person = token.person
+    known, words = (
+        (named, ()) if isinstance(named, str) else (getattr(named, "id", None), getattr(named, "expertise", ()))
+    )
+    if known != person.id:
+        remedy = f"the token is that of {person.id}; pass this name, or show the token of the other"
+        raise NotAllowed(who=person.id, call=plain("speak for others"), remedy=remedy)
+    if not set(words) <= set(person.expertise):
+        raise _outside(token, ", ".join(words))
+    return replace(person, expertise=tuple(words) or person.expertise)
+
+
+def _outside(token: Token, expertise: Any) -> NotQualified:
+    remedy = f"the token's expertise is {', '.join(token.expertise) or 'none'}"
+    return NotQualified(task_id=plain(f"of expertise {expertise!r}"[:60]), reviewer=token.reviewer, remedy=remedy)
+
+
+def _untouched(row: TaskRow) -> None:
+    """Refuse what comes as a new task and says that somebody has judged it already."""
+    blank = TaskRow(task_id=row.task_id, status=row.status, created_at=row.created_at)
+    odd = [column for column in _UNTOUCHED if getattr(row, column) != getattr(blank, column)]
+    if odd or row.status not in (Status.AUTO_APPROVED, Status.PENDING):
+        raise BadInput(name=", ".join(odd) or "status", value=row.status, remedy="a new task has no history; send none")

@@ -1,0 +1,342 @@
+"""The review API: routes over the calls of a queue. All rules stand in `access` and in the queue itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from hashlib import sha256
+from typing import Annotated, Any
+
+from anyio.to_thread import current_default_thread_limiter, run_sync
+from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from hitl_nb.errors import BadInput, HitlError, NoSuchPage, OwnerFailed, plain
+from hitl_nb.payload import accept, dump, encode
+from hitl_nb.queue import ReviewQueue, Stats, wire
+from hitl_nb.queue.request import checked
+from hitl_nb.queue.token import Token
+from hitl_nb.server import form
+from hitl_nb.server.access import Door
+from hitl_nb.server.changes import LONGEST_WAIT, changed, last_event, place
+from hitl_nb.server.document import document
+from hitl_nb.server.gate import CALLS, Gate
+from hitl_nb.server.health import Health
+from hitl_nb.server.problem import problem
+from hitl_nb.task import Review, ReviewTask
+
+TaskId = Annotated[str, Path(description="id of a task", json_schema_extra={"format": "uuid"})]
+Limit = Annotated[int, Query(ge=1, le=1000, description="how many at most")]
+#: threads beyond those of the calls, for looking at tokens
+_SPARE = 16
+_routes: list[tuple[str, Callable[..., Any], dict[str, Any]]] = []
+
+
+def create_app(queue: ReviewQueue, *, stopping: Callable[[], bool] = lambda: False, **limits: Any) -> Gate:
+    """Return the review API over a queue that this process owns, as an ASGI application.
+
+    Parameters
+    ----------
+    queue
+        What it serves.
+    stopping
+        Whether the server is about to end; those who wait are answered then.
+    limits
+        ``calls`` done at the same time, ``max_body`` in bytes, ``slow``: seconds that a body may take.
+    """
+    app = FastAPI(
+        title="hitl_nb review API", version="1", docs_url=None, redoc_url=None, redirect_slashes=False,
+        lifespan=_threads,
+        description="People check what a model was not sure of: producers submit tasks, reviewers answer them.",
+        exception_handlers={HitlError: _told, HTTPException: _told, RequestValidationError: _told, Exception: _told},
+    )  # fmt: skip
+    app.state.door, app.state.health, app.state.stopping = Door(queue), Health(queue), stopping
+    for route, endpoint, more in _routes:
+        method, _, path = route.partition(" ")
+        app.add_api_route(path, endpoint, methods=[method], response_model=None, **more)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
+    return Gate(app, app.router, queue, **limits)
+
+
+@asynccontextmanager
+async def _threads(app: FastAPI) -> AsyncIterator[None]:
+    current_default_thread_limiter().total_tokens = CALLS + _SPARE
+    yield
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """Return any error in the one form."""
+    status, cause = None, error.__cause__ if isinstance(error, HTTPException) else error
+    if isinstance(error, RequestValidationError):
+        said = [f"{'.'.join(map(str, one['loc']))[:100]}: {one['msg'][:200]}" for one in error.errors()[:5]]
+        cause = BadInput(name="request", value=plain("…"), remedy="; ".join(said))
+    elif isinstance(error, HTTPException) and not isinstance(cause, HitlError):
+        remedy, status = "see /openapi.json for what is there", error.status_code
+        cause = NoSuchPage(name=plain(request.method[:20]), value=request.url.path, remedy=remedy)
+    elif not isinstance(cause, HitlError):
+        cause = OwnerFailed(path="this queue", call=request.url.path, reason=type(error).__name__)
+    wired = request.url.path.startswith(("/queue/", "/changes"))
+    status, headers, content = problem(cause, wired=wired, status=status)
+    return Response(content, status, {name.decode(): value.decode() for name, value in headers})
+
+
+def _json(value: Any) -> Any:
+    """Return records as what JSON holds; payloads in their canonical form."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [_json(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping) and None in value:
+        value = {"" if key is None else key: item for key, item in value.items()}
+    return encode(value, "answer", 0)
+
+
+def _answer(value: Any, status: int = 200) -> Response:
+    return Response(dump(_json(value)), status, media_type="application/json")
+
+
+def _listed(what: str, found: Sequence[Any]) -> Response:
+    lines = [{k: _json(v) for k, v in one.items()} if isinstance(one, dict) else _json(one) for one in found]
+    return Response(dump({what: lines}), media_type="application/json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """Who asks, and how."""
+
+    #: what lets calls through
+    door: Door
+    #: the token that was shown
+    token: Token
+    #: the client's id of this request
+    key: str | None
+
+    def do(self, call: str, **given: Any) -> Any:
+        """Make one call; under an id of the client's it is done once."""
+        request = None
+        if self.key is not None:
+            request = sha256(f"{self.token.id} {self.key} {call} {given!r}".encode()).hexdigest()
+        return self.door.do(self.token, call, (), given, request, request is not None)
+
+
+async def _caller(
+    request: Request,
+    key: Annotated[
+        str | None, Header(alias="Idempotency-Key", max_length=200, description="the same request again is done once")
+    ] = None,
+) -> Caller:
+    return Caller(door=request.app.state.door, token=request.state.token, key=key)
+
+
+Who = Annotated[Caller, Depends(_caller)]
+
+
+def _route(route: str, model: Any = None, **more: Any) -> Callable[[Any], Any]:
+    """Register a route; ``model`` is the form of its answer, None: it has no content."""
+    said: dict[int | str, dict[str, Any]] = {200: {"model": model, "description": "done"}} if model else {}
+
+    def register(endpoint: Any) -> Any:
+        summary = (endpoint.__doc__ or "").partition(".")[0]
+        status = 200 if model else 204
+        given = {"summary": summary, "responses": said, "status_code": status, **more}
+        given["responses"] = said | more.get("responses", {})
+        _routes.append((route, endpoint, given))
+        return endpoint
+
+    return register
+
+
+# -- for reviewers
+
+
+@_route("GET /review/queue", form.Claimed)
+def queued(who: Who, limit: Limit = 20, expertise: Annotated[str | None, Query(max_length=200)] = None) -> Response:
+    """List the open tasks that the caller may judge, best first."""
+    return _listed("tasks", who.do("pending", expertise=expertise, limit=limit))
+
+
+@_route("POST /review/claim", form.Claimed)
+def claim(who: Who, body: form.Claim) -> Response:
+    """Take the best tasks for a while."""
+    lease = timedelta(seconds=body.lease_seconds)
+    found = who.do("claim", reviewer=who.token.person, n=body.n, expertise=body.expertise, lease=lease)
+    return _listed("tasks", found)
+
+
+@_route("POST /review/{task_id}/submit", Review)
+def answer(who: Who, task_id: TaskId, body: form.Answer) -> Response:
+    """Answer a task. It need not have been claimed; what others hold is refused."""
+    given = body.model_dump()
+    given["correction"] = accept(body.correction, "correction")
+    return _answer(who.do("resolve", task_id=task_id, reviewer=who.token.person, **given))
+
+
+@_route("POST /review/{task_id}/release")
+def release(who: Who, task_id: TaskId, body: form.Remark) -> None:
+    """Give a claimed task back."""
+    who.do("release", task_id=task_id, reviewer=who.token.person, reason=body.reason)
+
+
+@_route("POST /review/renew")
+def renew(who: Who, body: form.Renewal) -> None:
+    """Keep claimed tasks longer."""
+    who.do("renew", task_ids=body.task_ids, reviewer=who.token.person, lease=timedelta(seconds=body.lease_seconds))
+
+
+@_route("POST /review/{task_id}/undo")
+def undo(who: Who, task_id: TaskId) -> None:
+    """Take the caller's own answer back, unless it was delivered."""
+    who.do("undo", task_id=task_id, reviewer=who.token.person)
+
+
+@_route("POST /review/{task_id}/object")
+def object_(who: Who, task_id: TaskId, body: form.Objection) -> None:
+    """Ask for a second look at an answer."""
+    who.do("object", task_id=task_id, reviewer=who.token.person, comment=body.comment)
+
+
+# -- for producers
+
+
+def _given(task: form.Task) -> dict[str, Any]:
+    """Return a task as the queue takes it."""
+    given = task.model_dump(exclude_unset=True)
+    span = given.pop("deadline_seconds", None)
+    if span is not None:
+        if task.deadline is not None:
+            raise BadInput(name="deadline_seconds", value=span, remedy="pass this or deadline")
+        given["deadline"] = timedelta(seconds=span)
+    sides = {side: accept(given[side], side) for side in ("input_data", "ai_prediction")}
+    return given | sides
+
+
+@_route("POST /tasks", ReviewTask)
+def submit(who: Who, body: form.Task) -> Response:
+    """Ask a person about one model output."""
+    return _answer(who.do("submit", **_given(body)))
+
+
+@_route("POST /tasks/batch", form.Claimed)
+def submit_all(who: Who, body: form.Tasks) -> Response:
+    """Ask about several outputs, all or none."""
+    return _listed("tasks", who.do("submit_all", tasks=[_given(task) for task in body.tasks]))
+
+
+@_route("GET /tasks/{task_id}", ReviewTask)
+def get(who: Who, task_id: TaskId) -> Response:
+    """Return one task. Reviewers see no answers before their own; an answer that a producer reads is delivered."""
+    return _answer(who.do("get", task_id=task_id))
+
+
+@_route("GET /tasks/{task_id}/wait", Review, responses={202: {"model": form.Waiting, "description": "no answer yet"}})
+async def wait(
+    request: Request, who: Who, task_id: TaskId,
+    timeout: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="seconds")] = LONGEST_WAIT,
+    after: Annotated[int, Query(ge=0, le=2**31, description="number of the last answer that you know")] = 0,
+    level: Annotated[int | None, Query(ge=0, le=2**31, description="escalation level that you know")] = None,
+) -> Response:  # fmt: skip
+    """Wait for the answer. 202 says that there is none yet: neither an approval nor a rejection; ask again."""
+    state, queue = request.app.state, who.door.queue
+    task = await run_sync(queue.get, task_id)
+    known = task.level if level is None else level
+
+    async def look() -> Review | ReviewTask | None:
+        given = {"task_id": task_id, "to": who.token.reviewer, "after": after}
+        review: Review | None = await run_sync(who.door.do, who.token, "deliver", (), given)
+        if review is not None:
+            return review
+        found = await run_sync(queue.get, task_id)
+        return found if found.level > known else None
+
+    async def leaves() -> bool:
+        return state.stopping() or await request.is_disconnected()
+
+    found: Review | ReviewTask | None = await changed(queue, task_id, look, timeout, leaves)
+    if isinstance(found, Review):
+        return _answer(found)
+    task = task if found is None else found
+    facts = {"task_id": task_id, "status": str(task.status), "level": task.level, "expertise": task.expertise}
+    return _answer(facts | {"escalated": task.level > known}, 202)
+
+
+@_route("POST /tasks/{task_id}/withdraw")
+def withdraw(who: Who, task_id: TaskId, body: form.Remark) -> None:
+    """Take an open task back; whoever waits for it is told."""
+    who.do("withdraw", task_id=task_id, reason=body.reason)
+
+
+@_route("POST /tasks/{task_id}/reopen")
+def reopen(who: Who, task_id: TaskId) -> None:
+    """Ask again about an expired task."""
+    who.do("reopen", task_id=task_id)
+
+
+@_route("GET /events", form.Happenings)
+def events(
+    who: Who,
+    since: Annotated[int, Query(ge=0, le=2**62, description="last that you know")] = 0,
+    limit: Limit = 1000,
+) -> Response:
+    """List what happened, oldest first. Who answered what is for admins alone."""
+    return _listed("events", who.do("events", since=since, limit=limit))
+
+
+# -- for everybody
+
+
+@_route("GET /stats", Stats)
+def stats(who: Who) -> Response:
+    """Count what is in the queue."""
+    return _answer(who.do("stats"))
+
+
+@_route("GET /health", form.Well)
+def health(request: Request) -> Response:
+    """Say whether the queue has just stored something. This alone takes no token."""
+    request.app.state.health.prove()
+    return _answer({"status": "ok"})
+
+
+# -- for another notebook, which has the queue as a `RemoteQueue`
+
+
+@_route("POST /queue/{call}", Any, include_in_schema=False)
+async def wired(request: Request, call: str) -> Response:
+    """Make a call of a queue."""
+    return Response(await run_sync(_wired, request, call, await request.body()), media_type="application/json")
+
+
+def _wired(request: Request, call: str, data: bytes) -> bytes:
+    args, more, key, again = wire.load_call(data)
+    try:
+        checked(call, args)
+        found = request.app.state.door.do(request.state.token, call, args, more, key, again)
+        return wire.dump(found, f"answer of {call}")
+    except (TypeError, AttributeError, LookupError, ValueError) as error:
+        if isinstance(error, HitlError):
+            raise
+        remedy = f"they are not what it takes ({type(error).__name__}); use the same version on both"
+        raise BadInput(name="arguments", value=call, remedy=remedy) from error
+
+
+@_route("GET /changes", Any, include_in_schema=False)
+async def changes(request: Request) -> Response:
+    """Return the number of a task's last event once it is later than ``after``."""
+    task_id, after, seconds = place(request.query_params)
+    state, queue = request.app.state, request.app.state.door.queue
+
+    async def look() -> int | None:
+        seq = await run_sync(last_event, queue, task_id)
+        return seq if seq > after else None
+
+    async def leaves() -> bool:
+        return state.stopping() or await request.is_disconnected()
+
+    found = await changed(queue, task_id, look, seconds, leaves)
+    return Response(wire.dump(after if found is None else found), media_type="application/json")

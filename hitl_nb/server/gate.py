@@ -1,0 +1,171 @@
+"""What stands before every route: who comes in, how much at once, how large, how slow; and a line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from anyio.to_thread import run_sync
+from starlette.routing import Match, Router
+
+from hitl_nb.errors import BadInput, HitlError, OwnerFailed, ServerBusy, TokenRefused, TooLarge, TooSlow
+from hitl_nb.queue import ReviewQueue, wire
+from hitl_nb.queue.token import Token
+from hitl_nb.server.access import ROUTES, check
+from hitl_nb.server.problem import problem
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+#: largest body of a route, in bytes; a frame from another notebook may have as many as a message between processes
+MAX_BODY = 8 * 2**20
+#: bodies that are held at the same time, in bytes
+MAX_HELD = 2 * wire.MAX_BYTES
+#: how long a body may take, in seconds; and a large one
+SLOW, SLOW_LARGE = 30.0, 300.0
+#: calls done at the same time, and requests that wait for a change
+CALLS, WAITING = 64, 2000
+#: routes that wait
+_WAITS = ("GET /tasks/{task_id}/wait", "GET /changes")
+
+log = logging.getLogger("hitl_nb.access")
+
+
+class Gate:
+    """Lets in who shows a token that may use a route, before anything of the body is read."""
+
+    def __init__(
+        self, app: Callable[..., Awaitable[None]], router: Router, queue: ReviewQueue, *, calls: int = CALLS,
+        max_body: int = MAX_BODY, slow: float = SLOW,
+    ) -> None:  # fmt: skip
+        self._app, self._router, self._queue = app, router, queue
+        self._calls, self._max_body, self._slow = calls, max_body, slow
+        self._running = {True: 0, False: 0}
+        self._held = 0
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request (an ASGI application)."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        begun, told = time.monotonic(), {"method": scope["method"][:20], "route": None, "status": 0, "token": None}
+
+        async def noted(message: dict[str, Any]) -> None:
+            told["status"] = message.get("status", told["status"])
+            await send(message)
+
+        try:
+            await self._enter(scope, receive, noted, told)
+        except HitlError as error:
+            await self._refuse(scope, told, noted, error)
+        except Exception as error:  # its text may hold data: only where it happened is told
+            places = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-5:]]
+            log.error({"error": type(error).__name__, "at_places": places})
+            failed = OwnerFailed(path="this queue", call=str(told["route"]), reason=type(error).__name__)
+            await self._refuse(scope, told, noted, failed)
+        finally:
+            log.info(told | {"ms": round(1000 * (time.monotonic() - begun), 1)})
+
+    async def _refuse(self, scope: dict[str, Any], told: dict[str, Any], send: Send, error: HitlError) -> None:
+        if told["status"]:  # an answer has begun
+            return
+        status, headers, content = problem(error, wired=scope["path"].startswith(("/queue/", "/changes")))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _enter(self, scope: dict[str, Any], receive: Receive, send: Send, told: dict[str, Any]) -> None:
+        route = self._route(scope)
+        told["route"] = route and route.partition(" ")[2]
+        if ROUTES.get(route or "", "") is not None:
+            token = await self._token(scope)
+            told["token"] = token.id
+            if route in ROUTES:
+                check(token, ROUTES[route])
+            elif route is not None:  # a call between two parts of this package
+                check(token, scope["path"].rpartition("/")[2])
+            scope.setdefault("state", {})["token"] = token
+        waits = route in _WAITS
+        if self._running[waits] >= (WAITING if waits else self._calls):
+            raise ServerBusy(calls=self._running[waits])
+        self._running[waits] += 1
+        body = b""
+        try:
+            body = await self._body(scope, receive)
+            await self._app(scope, _replayed(body, receive), send)
+        finally:
+            self._running[waits] -= 1
+            self._held -= len(body)
+
+    def _route(self, scope: dict[str, Any]) -> str | None:
+        """Return the route of a request as the table of access names it; None if there is none."""
+        for route in self._router.routes:
+            if route.matches(scope)[0] is Match.FULL:
+                return f"{scope['method']} {getattr(route, 'path', '')}"
+        return None
+
+    async def _token(self, scope: dict[str, Any]) -> Token:
+        shown = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        kind, _, secret = shown.partition(" ")
+        token = None
+        if kind.lower() == "bearer" and 0 < len(secret.strip()) <= 200:
+            token = await run_sync(self._queue.token_of, secret.strip())
+        if token is None:
+            raise TokenRefused()
+        return token
+
+    async def _body(self, scope: dict[str, Any], receive: Receive) -> bytes:
+        """Return the body, whole, in time and within the limit; it counts as held from here on."""
+        wired = scope["path"].startswith("/queue/")
+        most, seconds = (wire.MAX_BYTES, SLOW_LARGE) if wired else (self._max_body, self._slow)
+        data, more = bytearray(), True
+        try:
+            async with asyncio.timeout(seconds):
+                while more:
+                    part = await receive()
+                    if part["type"] == "http.disconnect":
+                        raise BadInput(
+                            name="body", value=f"{len(data)} bytes", remedy="it stopped half-way; send it whole"
+                        )
+                    data += part.get("body", b"")
+                    self._held += len(part.get("body", b""))
+                    more = part.get("more_body", False)
+                    if len(data) > most:
+                        raise TooLarge(name="body", value=f"over {most} bytes", remedy="send less at once")
+                    if self._held > MAX_HELD:
+                        raise ServerBusy(calls=self._running[False])
+            if data and not wired:
+                _check_json(bytes(data))
+        except BaseException as error:
+            self._held -= len(data)
+            if isinstance(error, TimeoutError):
+                remedy = f"a body has {seconds:g} seconds; send it again"
+                raise TooSlow(name="body", value=f"{len(data)} bytes", remedy=remedy) from None
+            raise
+        return bytes(data)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    parts = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> dict[str, Any]:
+        return parts.pop() if parts else await receive()
+
+    return again
+
+
+def _check_json(data: bytes) -> None:
+    """Refuse what is no JSON before it is looked at in any other way."""
+    try:
+        json.loads(data.decode(), parse_constant=_no_json)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)[:80]
+        remedy = f"this is no JSON ({reason}); send UTF-8 JSON as /openapi.json says"
+        raise BadInput(name="body", value=f"{len(data)} bytes", remedy=remedy) from None
+
+
+def _no_json(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
