@@ -88,13 +88,12 @@ class Gate:
             elif route is not None:  # a call between two parts of this package
                 check(token, scope["path"].rpartition("/")[2])
             scope.setdefault("state", {})["token"] = token
+        body = await self._body(scope, receive)
         waits = route in _WAITS
-        if self._running[waits] >= (WAITING if waits else self._calls):
-            raise ServerBusy(calls=self._running[waits])
         self._running[waits] += 1
-        body = b""
         try:
-            body = await self._body(scope, receive)
+            if self._running[waits] > (WAITING if waits else self._calls):
+                raise ServerBusy(calls=self._running[waits] - 1)
             await self._app(scope, _replayed(body, receive), send)
         finally:
             self._running[waits] -= 1

@@ -152,6 +152,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _bound(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 65_536:  # or the system takes what is left of it
+        raise BadInput(name="port", value=port, remedy="pass 0 to 65535")
     try:
         [(family, _, _, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
