@@ -131,6 +131,10 @@ async def _caller(
         str | None, Header(alias="Idempotency-Key", max_length=200, description="the same request again is done once")
     ] = None,
 ) -> Caller:
+    unknown = set(request.query_params) - {field.alias for field in request.scope["route"].dependant.query_params}
+    if unknown:
+        remedy = "it takes no such parameter; see /openapi.json"
+        raise BadInput(name=min(unknown)[:40] or "parameter", value=plain("…"), remedy=remedy)
     return Caller(door=request.app.state.door, token=request.state.token, key=key)
 
 

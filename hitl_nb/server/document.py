@@ -41,6 +41,8 @@ def _complete(operation: dict[str, Any], call: str | None) -> None:
     failing = {str(status): {"description": "see error and next", "content": content} for status in STATUSES}
     operation["responses"] = failing | {k: v for k, v in operation["responses"].items() if k[0] == "2"}
     if call is not None:
+        if "requestBody" not in operation:  # what only reads needs no id
+            operation["parameters"] = [one for one in operation.get("parameters", ()) if one["in"] != "header"]
         operation["security"] = [{"token": []}]
         operation["description"] = f"{operation.get('description', '')} For: {', '.join(CALLS[call])}.".strip()
 
