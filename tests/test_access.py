@@ -10,6 +10,7 @@ from conftest import START, let_in, service
 from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
 from hitl_nb.errors import BadInput, NotAllowed, NotQualified, TokenRefused
 from hitl_nb.orchestrator.route import route_one
+from hitl_nb.panel import ReviewPanel
 from hitl_nb.queue.request import ONCE, SAFE
 from hitl_nb.server.access import CALLS, ROUTES
 
@@ -254,6 +255,17 @@ def test_an_orchestrator_works_with_a_token(queue, enter):
     queue.resolve(told["task_id"], "ann", "reject")
     assert orchestrator.wait(told["task_id"], timeout=60).outcome == "reject"
     assert queue.events()[-1]["actor"] == "svc"
+
+
+def test_a_panel_works_with_the_token_of_a_reviewer(queue, enter):
+    put(queue, expertise="tax")
+    task_id = put(queue, expertise="law")
+    panel = ReviewPanel(enter("lea", expertise=["law"]), reviewer="lea", labels=["a", "b"])
+    panel.correct("b")
+    panel.close()
+    [review] = queue.get(task_id).reviews
+    assert (review.reviewer, review.answer) == ("lea", {"label": "b"})
+    assert queue.stats().status == {"reviewed": 1, "pending_review": 1}
 
 
 def test_a_producer_cannot_say_that_somebody_has_judged_a_new_task(queue, enter):

