@@ -31,8 +31,6 @@ from hitl_nb.task import Review, ReviewTask
 
 TaskId = Annotated[str, Path(description="id of a task", json_schema_extra={"format": "uuid"})]
 Limit = Annotated[int, Query(ge=1, le=1000, description="how many at most")]
-#: threads beyond those of the calls, for looking at tokens
-_SPARE = 16
 _routes: list[tuple[str, Callable[..., Any], dict[str, Any]]] = []
 
 
@@ -64,7 +62,7 @@ def create_app(queue: ReviewQueue, *, stopping: Callable[[], bool] = lambda: Fal
 
 @asynccontextmanager
 async def _threads(app: FastAPI) -> AsyncIterator[None]:
-    current_default_thread_limiter().total_tokens = CALLS + _SPARE
+    current_default_thread_limiter().total_tokens = CALLS + 16  # beyond the calls: for looking at tokens
     yield
 
 
@@ -208,6 +206,11 @@ def object_(who: Who, task_id: TaskId, body: form.Objection) -> None:
 # -- for producers
 
 
+async def _leaves(request: Request) -> bool:
+    """Whether nobody will hear an answer later: the client has hung up, or the server ends."""
+    return bool(request.app.state.stopping()) or await request.is_disconnected()
+
+
 def _given(task: form.Task) -> dict[str, Any]:
     """Return a task as the queue takes it."""
     given = task.model_dump(exclude_unset=True)
@@ -246,7 +249,7 @@ async def wait(
     level: Annotated[int | None, Query(ge=0, le=2**31, description="escalation level that you know")] = None,
 ) -> Response:  # fmt: skip
     """Wait for the answer. 202 says that there is none yet: neither an approval nor a rejection; ask again."""
-    state, queue = request.app.state, who.door.queue
+    queue = who.door.queue
     task = await run_sync(queue.get, task_id)
     known = task.level if level is None else level
 
@@ -258,10 +261,7 @@ async def wait(
         found = await run_sync(queue.get, task_id)
         return found if found.level > known else None
 
-    async def leaves() -> bool:
-        return state.stopping() or await request.is_disconnected()
-
-    found: Review | ReviewTask | None = await changed(queue, task_id, look, timeout, leaves)
+    found: Review | ReviewTask | None = await changed(queue, task_id, look, timeout, partial(_leaves, request))
     if isinstance(found, Review):
         return _answer(found)
     task = task if found is None else found
@@ -333,14 +333,11 @@ def _wired(request: Request, call: str, data: bytes) -> bytes:
 async def changes(request: Request) -> Response:
     """Return the number of a task's last event once it is later than ``after``."""
     task_id, after, seconds = place(request.query_params)
-    state, queue = request.app.state, request.app.state.door.queue
+    queue = request.app.state.door.queue
 
     async def look() -> int | None:
         seq = await run_sync(last_event, queue, task_id)
         return seq if seq > after else None
 
-    async def leaves() -> bool:
-        return state.stopping() or await request.is_disconnected()
-
-    found = await changed(queue, task_id, look, seconds, leaves)
+    found = await changed(queue, task_id, look, seconds, partial(_leaves, request))
     return Response(wire.dump(after if found is None else found), media_type="application/json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from http import HTTPStatus
 from typing import Any
 
 from hitl_nb import errors
@@ -57,7 +56,7 @@ def problem(error: HitlError, *, wired: bool = False, status: int | None = None)
     kind, values = error.__reduce__()[1]
     said = {
         "type": f"urn:hitl-nb:{kind.__name__}",
-        "title": (kind.__doc__ or HTTPStatus(status).phrase).partition("\n")[0],
+        "title": str(kind.__doc__).partition("\n")[0],
         "status": status,
         "detail": str(error),
         "error": kind.__name__,
