@@ -56,8 +56,10 @@ LETTERS = {
     **dict.fromkeys(("withdraw", "replace", "reopen"), "pa"),
     **dict.fromkeys(("pending", "reviewed", "explain", "claim", "resolve", "release", "renew", "undo"), "r+a"),
     "object": "r+a",
-    **dict.fromkeys(("history", "training_frame", "annotations", "verify", "rebuild", "tick", "tick_if_due"), "a"),
-    **dict.fromkeys(("forget", "note", "rescore", "tokens", "store_token", "revoke_token"), "a"),
+    **dict.fromkeys(
+        ("history", "training_frame", "training_frames", "annotations", "verify", "rebuild", "tick", "tick_if_due"), "a"
+    ),
+    **dict.fromkeys(("forget", "note", "reorder", "tokens", "store_token", "revoke_token"), "a"),
     **dict.fromkeys(("export", "backup", "snapshot"), ""),
 }
 LETTER = {"p": "producer", "r": "reviewer", "+": "adjudicator", "a": "admin"}

@@ -25,8 +25,11 @@ CALLS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("withdraw", "replace", "reopen"), _PRODUCE),
     **dict.fromkeys(("pending", "reviewed", "explain", "claim", "resolve", "release", "renew", "undo"), _JUDGE),
     "object": _JUDGE,
-    **dict.fromkeys(("history", "training_frame", "annotations", "verify", "rebuild", "tick", "tick_if_due"), _ADMIN),
-    **dict.fromkeys(("forget", "note", "rescore", "tokens", "store_token", "revoke_token"), _ADMIN),
+    **dict.fromkeys(
+        ("history", "training_frame", "training_frames", "annotations", "verify", "rebuild", "tick", "tick_if_due"),
+        _ADMIN,
+    ),
+    **dict.fromkeys(("forget", "note", "reorder", "tokens", "store_token", "revoke_token"), _ADMIN),
 }
 #: which call a route makes; who may make it may use the route; None: everybody, without a token
 ROUTES: dict[str, str | None] = {
