@@ -24,7 +24,14 @@ from hitl_nb.panel.view import Card, View
 #: files of the view, in the order in which they become one module
 FILES = ("dom", "keys", "line", "fields", "image", "form", "grid", "similar", "view", "main")
 _HERE = Path(__file__).parent
-SCRIPT = "\n".join((_HERE / "js" / f"{name}.js").read_text(encoding="utf-8") for name in FILES)
+
+
+def script(*names: str) -> str:
+    """Return files of the folder ``js`` as one module."""
+    return "\n".join((_HERE / "js" / f"{name}.js").read_text(encoding="utf-8") for name in names)
+
+
+SCRIPT = script(*FILES)
 STYLE = (_HERE / "live.css").read_text(encoding="utf-8")
 #: keys of the actions, as they come; they count while the focus is inside the panel
 KEYS = {

@@ -226,8 +226,9 @@ LEFT JOIN said AS second
   ON second.task_id = task.task_id AND second.number = json_extract(task.standing, '$[1][0]') AND NOT second.adjudication
 WHERE task.audit AND task.audit_probability > 0;
 
--- reviewer_counts: How many answers each reviewer gave, from when to when.
-SELECT actor, count(*), min(at_time), max(at_time) FROM event WHERE move = 'review' GROUP BY actor ORDER BY 2 DESC, 1;
+-- reviewer_counts: How many answers each reviewer gave: all, of the last hour, of the last day; and when the last one.
+SELECT actor, count(*), count(*) FILTER (WHERE at_time > :hour), count(*) FILTER (WHERE at_time > :day), max(at_time)
+FROM event WHERE move = 'review' GROUP BY actor ORDER BY 2 DESC, 1;
 
 -- subject_tasks: Tasks about a subject.
 SELECT DISTINCT task_id FROM payload WHERE kind = 'subject' AND body = :subject;

@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from hitl_nb.errors import BadInput, IllegalMove, TaskExpired, TaskNotFound, TaskWithdrawn
@@ -48,8 +48,18 @@ class Stats:
     differed: int = 0
     #: answers by reviewer
     reviewers: dict[str, int] = field(default_factory=dict)
+    #: of those, how many in the last hour and in the last day; only reviewers who answered within that day
+    recent: dict[str, tuple[int, int]] = field(default_factory=dict)
+    #: when somebody answered last
+    last_answer: datetime | None = None
+    #: since when the oldest open task waits
+    oldest: datetime | None = None
+    #: the next deadline of an open task that is to come
+    next_deadline: datetime | None = None
     #: all tasks, auto-approved ones included
     total: int = 0
+    #: when it was counted, by the queue's time
+    at_time: datetime | None = None
 
     @property
     def automatic_share(self) -> float | None:
@@ -228,6 +238,8 @@ def stats(tx: Transaction) -> Stats:
             counters["expertise"][expertise] += count
             overdue += count * late
     audited_later, *audits = tx.rows("audit_counts")[0]
+    oldest, due = tx.rows("open_times")[0]
+    answered = tx.rows("reviewer_counts", hour=tx.now - timedelta(hours=1), day=tx.now - timedelta(days=1))
     return Stats(
         status=dict(counters["status"]),
         outcome=dict(counters["outcome"]),
@@ -236,8 +248,13 @@ def stats(tx: Transaction) -> Stats:
         overdue=overdue,
         automatic=counters["status"][Status.AUTO_APPROVED] + audited_later,
         **dict(zip(("audits", "audited", "disagreed", "judged_twice", "differed"), audits, strict=True)),
-        reviewers={actor: count for actor, count, *_ in tx.rows("reviewer_counts")},
+        reviewers={actor: count for actor, count, *_ in answered},
+        recent={actor: (hour, day) for actor, _, hour, day, _ in answered if day},
+        last_answer=aware(max((last for *_, last in answered), default=None)),
+        oldest=aware(oldest),
+        next_deadline=aware(due),
         total=sum(counters["status"].values()),
+        at_time=aware(tx.now),
     )
 
 

@@ -23,7 +23,7 @@ def of_queue(queue: ReviewQueue) -> Table:
     name = f"Review queue {queue.name}"
     if queue.closed:
         return table(f"{name}, closed", notes=["open_queue(path) opens a file again"])
-    found, (oldest, due) = queue.store.read(lambda tx: (stats(tx), tx.rows("open_times")[0]))
+    found = queue.store.read(stats)
     share, waiting = found.automatic_share, sum(found.open_by_priority.values())
     rows = [
         ("decisions", f"{found.total}"),
@@ -31,8 +31,8 @@ def of_queue(queue: ReviewQueue) -> Table:
         ("status", _counts(found.status)),
         ("open by priority", _counts({str(p): found.open_by_priority.get(str(p), 0) for p in Priority}, ranked=True)),
         ("open by expertise", _counts(found.open_by_expertise)),
-        ("oldest open", _time(oldest)),
-        ("next deadline", _time(due)),
+        ("oldest open", _time(found.oldest)),
+        ("next deadline", _time(found.next_deadline)),
         ("overdue", f"{found.overdue}"),
         ("answers", _counts(found.outcome)),
         ("reviewers", _counts(found.reviewers)),
