@@ -74,10 +74,10 @@ class Overview:
         answers = [(who, f"{hour:,}", f"{day:,}", f"{s.reviewers[who]:,}") for who, (hour, day) in recent[:MOST]]
         return (
             table(f"Review queue {name}, {self.open:,} open", rows=self._facts()),
-            table("Open by priority", ("priority", "open"), [(one, f"{n:,}") for one, n in known.items()]),
-            table("Open by expertise", ("expertise", "open", "a new one waits"), [
+            table("By priority", ("priority", "open"), [(one, f"{n:,}") for one, n in known.items()]),
+            table("By expertise", ("expertise", "open", "a new one waits"), [
                 *waits, *_left_out(len(s.open_by_expertise) - len(waits), 3)]),
-            table("Answers by reviewer", ("reviewer", "last hour", "last day", "all"), [
+            table("By reviewer", ("answers of", "last hour", "last day", "all"), [
                 *answers, *_left_out(len(recent) - len(answers), 4)]),
         )  # fmt: skip
 
@@ -199,7 +199,7 @@ class QueueView:
     def _repr_mimebundle_(
         self, include: object = None, exclude: object = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        shown, more = self.widget._repr_mimebundle_() or ({}, {})  # nothing once it is closed
+        shown, more = ({}, {}) if self.widget.comm is None else self.widget._repr_mimebundle_()
         return {**shown, "text/plain": repr(self)}, more
 
     def look(self) -> Overview:

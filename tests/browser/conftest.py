@@ -22,8 +22,8 @@ window.hits = [];
 window.hit = id => window.hits.push(id);
 window.strange = [];
 const known = new Set(['DIV', 'TEXTAREA', 'INPUT', 'LABEL', 'BUTTON', 'IMG', 'DATALIST', 'OPTION']);
-const ofLive = 'SECTION HEADER STRONG SPAN PROGRESS DL DT DD KBD TABLE TBODY TR TH TD MARK FIGURE FIGCAPTION DETAILS'
-    + ' SUMMARY UL LI P SELECT';
+const ofLive = 'SECTION HEADER STRONG SPAN PROGRESS DL DT DD KBD TABLE CAPTION THEAD TBODY TR TH TD MARK FIGURE'
+    + ' FIGCAPTION DETAILS SUMMARY UL LI P SELECT';
 for (const name of ofLive.split(' ')) known.add(name);
 const isStrange = element => {
     if (!element.closest('.hitl, .hitl-live')) return false;

@@ -1,5 +1,5 @@
 // How a queue stands: asked for again and again while it can be seen, and brought up to date in place.
-const PATIENCE = 5000, SILENCE = 15000; // milliseconds until it is asked for again, and until the kernel counts as gone
+const PATIENCE = 3000, SILENCE = 10000; // milliseconds until it is asked for again, and until the kernel counts as gone
 
 const write = (element, text) => element.textContent !== text && (element.textContent = text);
 
