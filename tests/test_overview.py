@@ -1,13 +1,14 @@
 """A queue at a glance: what it says, what is an alarm, and what it costs; without a browser."""
 
 import gc
+import re
 import threading
 import weakref
 from datetime import timedelta
 
 import ipywidgets
 import pytest
-from conftest import over_http
+from conftest import let_in, over_http, service
 from payloads import HIDDEN, MARKUP
 
 from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
@@ -298,6 +299,18 @@ def test_over_the_line_it_says_the_same(tmp_path, clock):
         assert here == there
         assert here.waits["law"].minutes > 0
         assert here.stats.recent == {"ann": (4, 4)}
+
+
+@pytest.mark.parametrize(("role", "why"), [("reviewer", None), ("producer", "?: ?"), ("admin", "c: drift")])
+def test_each_token_of_a_served_queue_sees_what_it_may(queue, ask, role, why):
+    ask()
+    queue.note("revoke_certificate", {"certificate": "c", "why": "drift"})
+    with service(queue) as running, open_queue(running.address, token=let_in(queue, "ann", (role,))) as remote:
+        found = QueueView(remote).look()
+    assert found.stats.open_by_priority == {"medium": 1}
+    assert [re.sub(" taken back at .* UTC", "", alarm) for alarm in found.alarms] == (
+        [f"certificate {why}"] if why else []
+    )
 
 
 def test_what_a_notebook_stores_of_it_holds_no_name(view, ask):

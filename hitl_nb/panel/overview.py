@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 
 from hitl_nb.display import Table, line, table
-from hitl_nb.errors import BadInput
+from hitl_nb.errors import BadInput, NotAllowed
 from hitl_nb.evidence import always_valid
 from hitl_nb.panel.live import STYLE, script
 from hitl_nb.panel.pulse import answer_beside_cells
@@ -280,13 +280,16 @@ class QueueView:
         return tuple(text for _, text in self._revoked)
 
     def _new(self, move: str) -> list[dict[str, Any]]:
-        found = self.queue.events(self._seen[move], move=move)
+        try:
+            found = self.queue.events(self._seen[move], move=move)
+        except NotAllowed:  # a reviewer's token reads no log, and a producer's no bodies of it
+            return []
         self._seen[move] = found[-1]["seq"] if found else self._seen[move]
         return found
 
     @staticmethod
     def _noted(event: Mapping[str, Any]) -> tuple[int, str]:
-        what, why = (line(event["body"].get(key)) for key in ("certificate", "why"))
+        what, why = (line(event.get("body", {}).get(key, "?")) for key in ("certificate", "why"))
         return event["seq"], f"certificate {what} taken back at {event['at_time']:%Y-%m-%d %H:%M} UTC: {why}"
 
 
