@@ -298,7 +298,7 @@ def test_over_the_line_it_says_the_same(tmp_path, clock):
         here, there = (QueueView(one, now=lambda: clock.aware).look() for one in (owner, remote))
         assert here == there
         assert here.waits["law"].minutes > 0
-        assert here.stats.recent == {"ann": (4, 4)}
+        assert here.stats.last_hour == here.stats.last_day == {"ann": 4}
 
 
 @pytest.mark.parametrize(("role", "why"), [("reviewer", None), ("producer", "?: ?"), ("admin", "c: drift")])

@@ -70,20 +70,23 @@ class Overview:
         s = self.stats
         known = {str(one): s.open_by_priority.get(str(one), 0) for one in Priority}
         waits = [(e or "anyone", f"{s.open_by_expertise.get(e, 0):,}", _wait(w)) for e, w in self.waits.items()]
-        recent = sorted(s.recent.items(), key=lambda one: (-one[1][0], -one[1][1], one[0]))
-        answers = [(who, f"{hour:,}", f"{day:,}", f"{s.reviewers[who]:,}") for who, (hour, day) in recent[:MOST]]
+        hour, recent = (
+            s.last_hour,
+            sorted(s.last_day, key=lambda who: (-s.last_hour.get(who, 0), -s.last_day[who], who)),
+        )
+        answers = [(who, f"{hour.get(who, 0):,}", f"{s.last_day[who]:,}", f"{s.reviewers[who]:,}") for who in recent]
         return (
             table(f"Review queue {name}, {self.open:,} open", rows=self._facts()),
             table("By priority", ("priority", "open"), [(one, f"{n:,}") for one, n in known.items()]),
             table("By expertise", ("expertise", "open", "a new one waits"), [
                 *waits, *_left_out(len(s.open_by_expertise) - len(waits), 3)]),
             table("By reviewer", ("answers of", "last hour", "last day", "all"), [
-                *answers, *_left_out(len(recent) - len(answers), 4)]),
+                *answers[:MOST], *_left_out(len(answers) - MOST, 4)]),
         )  # fmt: skip
 
     def _facts(self) -> list[tuple[str, str]]:
         s, share = self.stats, self.stats.automatic_share
-        hour, day = (sum(one[i] for one in s.recent.values()) for i in (0, 1))
+        hour, day = (sum(one.values()) for one in (s.last_hour, s.last_day))
         return [
             ("oldest open", _since(s.oldest, s.at_time)),
             ("next deadline", _until(s.next_deadline, s.at_time)),
@@ -199,7 +202,7 @@ class QueueView:
     def _repr_mimebundle_(
         self, include: object = None, exclude: object = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        shown, more = ({}, {}) if self.widget.comm is None else self.widget._repr_mimebundle_()
+        shown, more = (self.widget.comm and self.widget._repr_mimebundle_()) or ({}, {})  # nothing once it is closed
         return {**shown, "text/plain": repr(self)}, more
 
     def look(self) -> Overview:

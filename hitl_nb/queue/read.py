@@ -48,8 +48,10 @@ class Stats:
     differed: int = 0
     #: answers by reviewer
     reviewers: dict[str, int] = field(default_factory=dict)
-    #: of those, how many in the last hour and in the last day; only reviewers who answered within that day
-    recent: dict[str, tuple[int, int]] = field(default_factory=dict)
+    #: of those, how many in the last hour
+    last_hour: dict[str, int] = field(default_factory=dict)
+    #: and in the last day
+    last_day: dict[str, int] = field(default_factory=dict)
     #: when somebody answered last
     last_answer: datetime | None = None
     #: since when the oldest open task waits
@@ -249,7 +251,8 @@ def stats(tx: Transaction) -> Stats:
         automatic=counters["status"][Status.AUTO_APPROVED] + audited_later,
         **dict(zip(("audits", "audited", "disagreed", "judged_twice", "differed"), audits, strict=True)),
         reviewers={actor: count for actor, count, *_ in answered},
-        recent={actor: (hour, day) for actor, _, hour, day, _ in answered if day},
+        last_hour={actor: hour for actor, _, hour, _, _ in answered if hour},
+        last_day={actor: day for actor, _, _, day, _ in answered if day},
         last_answer=aware(max((last for *_, last in answered), default=None)),
         oldest=aware(oldest),
         next_deadline=aware(due),
