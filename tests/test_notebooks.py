@@ -63,6 +63,11 @@ def test_there_is_a_notebook():
     assert [path.name for path in NOTEBOOKS][:1] == ["01_review.ipynb"]
 
 
+def test_every_notebook_stands_in_the_list_of_them():
+    listed = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\S+\.ipynb)` \|", listed, re.MULTILINE) == [path.name for path in NOTEBOOKS]
+
+
 def test_the_test_command_runs_the_notebooks_and_compares_every_output():
     options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
     assert "notebooks" in options["testpaths"]
