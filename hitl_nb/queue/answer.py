@@ -22,7 +22,7 @@ from hitl_nb.errors import (
 )
 from hitl_nb.payload import canonical, digest, name, parse
 from hitl_nb.queue import deadline, head
-from hitl_nb.queue.hand import AHEAD, Texts
+from hitl_nb.queue.hand import Texts
 from hitl_nb.queue.read import review_of
 from hitl_nb.queue.row import EventRow, TaskRow, aware, dump_list
 from hitl_nb.queue.store import Transaction, sides
@@ -75,11 +75,11 @@ def claim(
         raise BadInput(name="n", value=n, remedy=f"claim 1 to {MAX_CLAIM} tasks at once")
     until = after(tx.now, lease, "lease")
     allowed = _allowed(reviewer, expertise)
-    found = tx.backlog.head.best(reviewer, allowed, n)
+    found = tx.best(reviewer, allowed, n)
     if found is None and tx.behind is not None:
         return None
     rows = _searched(tx, reviewer, allowed, n) if found is None else found
-    texts = tx.texts([row.task_id for row in rows], lambda: tx.backlog.head.ahead(allowed, AHEAD))
+    texts = tx.texts([row.task_id for row in rows], lambda: tx.ahead(allowed))
     return [_take(tx, row, reviewer, until) for row in rows], texts
 
 
@@ -95,7 +95,7 @@ def _allowed(reviewer: Reviewer, expertise: str | None) -> list[str]:
 def fill(tx: Transaction, reviewer: Reviewer, n: int, expertise: str | None) -> None:
     """Fill the head of the line, if a claim finds too little there."""
     allowed = _allowed(reviewer, expertise)
-    if tx.backlog.head.best(reviewer, allowed, n) is None:
+    if tx.best(reviewer, allowed, n) is None:
         for one in (None, *allowed):
             tx.backlog.head.fill(one, tx.tasks("next_tasks", expertise=one, n=head.SHELF))
 
@@ -140,8 +140,8 @@ def release(tx: Transaction, task_id: str, reviewer: Reviewer, reason: str | Non
 
 def _say(tx: Transaction, row: TaskRow, text: Any) -> dict[str, int]:
     """Keep a remark in the payload; the log holds its number, which is that of the event to come."""
-    tx.store(row.task_id, tx.seq + 1, "remark", canonical(str(text), "remark"))
-    return {"remark": tx.seq + 1}
+    tx.store(row.task_id, tx.coming, "remark", canonical(str(text), "remark"))
+    return {"remark": tx.coming}
 
 
 def _held(tx: Transaction, row: TaskRow, reviewer: Reviewer, attempt: int | None) -> TaskRow:

@@ -95,6 +95,11 @@ class DuckDBStore:
         self._check_open()
         return self._backlog
 
+    @property
+    def next_due(self) -> datetime | None:
+        """No lease or deadline acts before this time, naive UTC; None: none is set."""
+        return self.backlog.next_due
+
     # -- called from any thread
 
     def write(self, work: Callable[[Transaction], T], *, search: bool = False) -> T:

@@ -322,8 +322,8 @@ def _log_audits(tx: Transaction, frame: FrameSubmission, codes: Array, task_id: 
 
 
 def _sequence(tx: Transaction, n: int) -> Array:
-    first = tx.take(n)
-    return np.arange(first, first + n)
+    taken = tx.take(n)
+    return np.arange(taken.start, taken.stop) if isinstance(taken, range) else np.array(taken, np.int64)
 
 
 def _same(value: Any, n: int) -> pa.Array:

@@ -271,7 +271,7 @@ class ReviewQueue(Shows, Tokens):
 
     def tick_if_due(self) -> None:
         """Call ``tick`` if the time of a lease or deadline has come."""
-        due = self.store.backlog.next_due
+        due = self.store.next_due
         if due is not None and due <= self.store.now:
             self.tick()
 

@@ -27,7 +27,7 @@ from hitl_nb.queue.row import (
     task_row,
     values,
 )
-from hitl_nb.task import Move, Status
+from hitl_nb.task import Move, Reviewer, Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -224,6 +224,14 @@ class Transaction:
             return self.rows("get_payloads", task_ids=wanted)
         return self.rows("get_texts", task_ids=list({*wanted, *further}), whole=wanted, most=MOST_OF_ONE)
 
+    def best(self, reviewer: Reviewer, expertise: Sequence[str], n: int) -> list[TaskRow] | None:
+        """Return the ``n`` tasks that a reviewer gets next; None if it takes a search of a settled table."""
+        return self.backlog.head.best(reviewer, expertise, n)
+
+    def ahead(self, expertise: Sequence[str]) -> list[str]:
+        """Return tasks that reviewers get soon, whose payloads may be read together with the next one's."""
+        return self.backlog.head.ahead(expertise, AHEAD)
+
     def known(self, submit_id: str) -> list[EventRow]:
         """Return the event that a client gave an id, if there is one."""
         numbers = lambda: self.engine.arrow("submit_numbers")["number"].to_numpy()  # noqa: E731
@@ -238,7 +246,7 @@ class Transaction:
 
     def create(self, row: TaskRow, body: str) -> TaskRow:
         """Add a task; ``body`` is that of its first event."""
-        row = replace(row, created_at=self.now, seq=self.seq + 1)
+        row = replace(row, created_at=self.now, seq=self.coming)
         numbers = {"confidence": row.confidence, "audit_uniform": row.audit_uniform, "value": row.value}
         self._log("submit", row.task_id, body, **numbers)
         self.changed[row.task_id] = (None, row)
@@ -249,14 +257,14 @@ class Transaction:
     ) -> TaskRow:
         """Change a task by a legal move and log it; ``more`` holds columns, ``actor`` and ``submit_id``."""
         actor, submit_id = more.pop("actor", None), more.pop("submit_id", None)
-        after = change(row, move, to, seq=self.seq + 1, **more)
+        after = change(row, move, to, seq=self.coming, **more)
         body = dump({"set": difference(row, after, ("status", *more)), **(about or {})})
         self._log(str(move), row.task_id, body, actor=actor, submit_id=submit_id, attempt=after.attempt)
         return self._keep(row, after)
 
     def mark(self, row: TaskRow, move: str, **columns: Any) -> TaskRow:
         """Change columns outside the table of moves (an erasure) and log it."""
-        after = replace(row, seq=self.seq + 1, **columns)
+        after = replace(row, seq=self.coming, **columns)
         self._log(move, row.task_id, dump({"set": difference(row, after)}))
         return self._keep(row, after)
 
@@ -273,10 +281,15 @@ class Transaction:
         """Add a payload row."""
         self._payloads[task_id] = (*self._payloads.get(task_id, ()), (version, kind, body))
 
-    def take(self, n: int) -> int:
-        """Reserve ``n`` numbers of the log and return the first."""
+    @property
+    def coming(self) -> int:
+        """Number of the next event."""
+        return self.seq + 1
+
+    def take(self, n: int) -> Sequence[int]:
+        """Reserve ``n`` numbers of the log, in order."""
         first, self.seq = self.seq + 1, self.seq + n
-        return first
+        return range(first, first + n)
 
     def follow(self) -> None:
         """Tell what is at hand of the changes."""
@@ -296,7 +309,7 @@ class Transaction:
             self.engine.put("event", EVENT_COLUMNS, [event_values(event) for event in self._events])
 
     def _log(self, move: str, task_id: str | None, body: str, **columns: Any) -> None:
-        self.seq += 1
+        [self.seq] = self.take(1)
         columns["submit_id"] = columns.get("submit_id") or self.request
         event = EventRow(seq=self.seq, task_id=task_id, move=move, at_time=self.now, body=body, **columns)
         self._events.append(event)
@@ -311,6 +324,10 @@ class Store(Protocol):
     @property
     def backlog(self) -> Backlog:
         """What waits and how fast it is answered."""
+
+    @property
+    def next_due(self) -> datetime | None:
+        """No lease or deadline acts before this time, naive UTC; None: none is set."""
 
     @property
     def now(self) -> datetime:
