@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import random
+import re
 import secrets
 import signal
 import subprocess
@@ -91,8 +92,14 @@ def open_queue(
     name = str(url)
     if name.startswith(("http://", "https://")):
         return _at_server(name, token)
-    if not name.strip() or "\0" in name or name.startswith(("postgres://", "postgresql://")):
+    if not name.strip() or "\0" in name:
         raise BadInput(name="url", value=name, remedy="pass the path of a file, or ':memory:'")
+    if name.startswith(("postgres://", "postgresql://")):
+        with _lock:
+            known = _open.get(name)
+            if known is None or known.closed:
+                known = _open[name] = _on_postgres(name, clock)
+            return known
     if serve not in ("thread", "process", None):
         raise BadInput(name="serve", value=serve, remedy="pass 'thread', 'process' or None")
     if token is not None and not (
@@ -139,13 +146,31 @@ def _at_server(url: str, token: str | None) -> ReviewQueue:
     return queue
 
 
+def _on_postgres(url: str, clock: Callable[[], datetime] | None) -> ReviewQueue:
+    try:
+        from hitl_nb.queue.postgres import PostgresStore
+    except ImportError as error:
+        remedy = f'{error}; pip install "hitl-nb[postgres]"'
+        raise BadInput(name="url", value="postgresql://…", remedy=remedy) from error
+    facts = {f"hitl_{what}": f"hitl_{what}=off" not in url for what in ("skip_locked", "notify")}
+    plain = re.sub(r"hitl_(skip_locked|notify)=off&?", "", url).rstrip("?&")
+    queue = ReviewQueue(PostgresStore(plain, clock, skips=facts["hitl_skip_locked"], notifies=facts["hitl_notify"]))
+    if clock is None:
+        _let_tick(queue)
+    return queue
+
+
+def _let_tick(queue: ReviewQueue) -> None:
+    ticking = (weakref.ref(queue), queue.ended)
+    threading.Thread(target=_tick, args=ticking, name="hitl_nb-tick", daemon=True).start()
+
+
 def _new(name: str, clock: Callable[[], datetime] | None) -> ReviewQueue:
     from hitl_nb.queue.duckdb import DuckDBStore, utc_now
 
     queue = ReviewQueue(DuckDBStore(name, clock or utc_now))
     if clock is None:
-        ticking = (weakref.ref(queue), queue.ended)
-        threading.Thread(target=_tick, args=ticking, name="hitl_nb-tick", daemon=True).start()
+        _let_tick(queue)
     return queue
 
 

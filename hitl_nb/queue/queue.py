@@ -282,7 +282,7 @@ class ReviewQueue(Shows, Tokens):
         caller = name("caller", to)
         self.tick_if_due()
         near = self._write(lambda tx: tx.near(task_id) is not None)
-        if not near and self._look(lambda tx: read.answer_of(tx, task_id, after))[1] is None:
+        if not near and self._read(lambda tx: read.answer_of(tx, task_id, after), search=False)[1] is None:
             return None
 
         def work(tx: Transaction) -> Review | None:
@@ -314,7 +314,7 @@ class ReviewQueue(Shows, Tokens):
 
     def get(self, task_id: str) -> ReviewTask:
         """Return one task with the answers that stand."""
-        return self._look(lambda tx: read.get(tx, task_id))
+        return self._read(lambda tx: read.get(tx, task_id), search=False)
 
     def stats(self) -> read.Stats:
         """Return counts over the whole queue."""
@@ -322,11 +322,11 @@ class ReviewQueue(Shows, Tokens):
 
     def events(self, since: int = 0, limit: int = 1000, move: str | None = None) -> list[dict[str, Any]]:
         """Return the log after event number ``since``, oldest first; with ``move`` the events of that kind alone."""
-        return self._look(lambda tx: read.events(tx, since, read.page(limit), move))
+        return self._read(lambda tx: read.events(tx, since, read.page(limit), move), search=False)
 
     def explain(self, task_id: str) -> str:
         """Say in plain words why a task was sent, by which rule, policy and model, and what happened to it."""
-        return self._look(lambda tx: read.explain(tx, task_id))
+        return self._read(lambda tx: read.explain(tx, task_id), search=False)
 
     def estimated_wait(self, expertise: str | None = None, priority: str | Priority | None = None) -> Wait | None:
         """Return how long a task that came now would wait for its answer; None before three answers tell the pace.
@@ -394,9 +394,5 @@ class ReviewQueue(Shows, Tokens):
     def _write(self, work: Callable[[Transaction], T], *, search: bool = False) -> T:
         return self.store.write(logged_under(REQUEST.get(), work), search=search)
 
-    def _read(self, work: Callable[[Transaction], T]) -> T:
-        return self.store.read(work, search=True)
-
-    def _look(self, work: Callable[[Transaction], T]) -> T:
-        """Read single tasks and the log, without a search of the task table."""
-        return self.store.read(work, search=False)
+    def _read(self, work: Callable[[Transaction], T], *, search: bool = True) -> T:
+        return self.store.read(work, search=search)

@@ -1,0 +1,368 @@
+"""PostgreSQL store: many processes write at once; the database keeps what they must agree on."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+import pyarrow as pa
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from hitl_nb.errors import BadInput, QueueClosed, StorageFailed
+from hitl_nb.queue.backlog import RECENT, Backlog
+from hitl_nb.queue.change import copied
+from hitl_nb.queue.postgres_engine import TRIES, PostgresEngine, PostgresTransaction, column_type, dialect, plain_table
+from hitl_nb.queue.postgres_schema import make, shown
+from hitl_nb.queue.store import Transaction
+from hitl_nb.task import OPEN
+
+T = TypeVar("T")
+
+#: connections of one process for units of work; one more listens, and one more brings frames
+MOST = 6
+#: how long a call tries to reach a server that is gone, in seconds
+PATIENCE = 30.0
+#: how often watched tasks are looked at, and how long what waits is held for true, in seconds
+POLL, FRESH = 1.0, 1.0
+
+
+class PostgresStore:
+    """A queue in a PostgreSQL database, in the schema that its connections find first.
+
+    Parameters
+    ----------
+    url
+        ``postgresql://user@host/database``.
+    clock
+        Returns the time, naive UTC; None: the server's.
+    skips
+        Whether the server knows SKIP LOCKED.
+    notifies
+        Whether it knows NOTIFY; without it changes of other processes are seen within a second.
+    """
+
+    def __init__(
+        self, url: str, clock: Callable[[], datetime] | None = None, skips: bool = True, notifies: bool = True
+    ) -> None:
+        self.name, self._url = shown(url), url
+        self._clock, self._skips, self._notifies = clock, skips, notifies
+        self._lock, self._process, self._closed = threading.Lock(), os.getpid(), False
+        self._ingesting = threading.Lock()
+        self._watchers: dict[str, list[Callable[[], None]]] = defaultdict(list)
+        self._seen: dict[str, int] = {}
+        self._changed, self._wanted = deque[str](), threading.Event()
+        self._known: tuple[float, Backlog] | None = None
+        self._due: tuple[float, datetime | None] | None = None
+        self._threads: list[threading.Thread] = []
+        self._last = datetime.min
+        self._pool = ConnectionPool(url, min_size=0, max_size=MOST, open=False, timeout=PATIENCE)
+        try:
+            with _told(), psycopg.connect(url, connect_timeout=10) as connection:
+                make(connection, self.name)
+                self._channel = self._channel_of(connection)
+            self._pool.open()
+        except BaseException:
+            self._pool.close()
+            raise
+
+    @staticmethod
+    def _channel_of(connection: psycopg.Connection[Any]) -> str:
+        [(schema,)] = connection.execute("SELECT md5(current_schema())").fetchall()
+        return f"hitl_nb_{schema}"
+
+    @property
+    def now(self) -> datetime:
+        """The time, naive UTC: the server's, unless a clock was given."""
+        if self._clock is not None:
+            return self._time(self._last)
+        return self._time(self._with(lambda c: c.execute(dialect("now")).fetchall()[0][0], reads=True))
+
+    def _time(self, server: datetime) -> datetime:
+        """Return the time, never before that of the last event that this process stored."""
+        return max(server if self._clock is None else self._clock(), self._last)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    @property
+    def backlog(self) -> Backlog:
+        """What waits and how fast it is answered, as of a moment ago."""
+        self._check_open()
+        known, begun = self._known, time.monotonic()
+        if known is None or self._clock is not None or begun - known[0] > FRESH:
+            known = self._known = begun, self._with(self._count, reads=True)
+        return known[1]
+
+    def _count(self, connection: psycopg.Connection[Any]) -> Backlog:
+        engine = self._engine(connection, False)
+        reviews, arrivals = (engine.rows(f"recent_{what}", n=RECENT) for what in ("reviews", "arrivals"))
+        return Backlog(engine.rows("backlog"), reviews, arrivals)
+
+    @property
+    def next_due(self) -> datetime | None:
+        """No lease or deadline acts before this time, as far as is known; None: none is set."""
+        due, begun = self._due, time.monotonic()
+        if due is None or begun - due[0] > FRESH:
+            due = begun, self._with(lambda c: c.execute(dialect("next_due")).fetchall()[0][0], reads=True)
+            self._due = due
+        return due[1]
+
+    # -- units of work
+
+    def write(self, work: Callable[[Transaction], T], *, search: bool = False) -> T:
+        """Run a unit of work and store it whole or not at all.
+
+        It is done again if another one got in its way or the connection broke before it was stored. Where the
+        connection breaks in the middle of the commit, the server is asked what became of it.
+        """
+        for _ in range(TRIES):
+            try:
+                done: tuple[T, PostgresTransaction] = self._with(lambda c: self._stored(c, work))
+            except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+                continue
+            self._follow(done[1])
+            return done[0]
+        raise StorageFailed(reason=f"others got in the way {TRIES} times; try again")
+
+    def _stored(self, connection: psycopg.Connection[Any], work: Callable[[Transaction], T]) -> tuple[T, Any]:
+        engine = self._engine(connection, True)
+        [(xid, now, numbers)] = engine.rows("begin")
+        tx = PostgresTransaction(engine, self._time(now), self._lazy(), numbers)
+        result = work(tx)
+        tx.flush()
+        try:
+            connection.commit()
+        except psycopg.OperationalError:
+            if self._fate(xid) != "committed":
+                raise
+        return result, tx
+
+    def _fate(self, xid: str) -> str:
+        """Return what became of a transaction whose commit broke off."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with psycopg.connect(self._url, connect_timeout=5) as connection:
+                    [(fate,)] = connection.execute(dialect("fate"), {"xid": xid}).fetchall()
+                    if fate != "in progress":
+                        return str(fate)
+            except psycopg.OperationalError as error:
+                if time.monotonic() > until:
+                    reason = f"the server went away in the middle of a commit ({_first(error)}); whether it is stored "
+                    raise StorageFailed(
+                        reason=f"{reason}is not known: repeat it with the same submit_id or key"
+                    ) from error
+            time.sleep(0.2)
+
+    def read(self, work: Callable[[Transaction], T], *, search: bool = True) -> T:
+        """Run a unit of work on a snapshot; it holds nobody up."""
+
+        def look(connection: psycopg.Connection[Any]) -> T:
+            engine = self._engine(connection, False)
+            [(now,)] = engine.rows("now")
+            return work(PostgresTransaction(engine, self._time(now), self._lazy(), ()))
+
+        return self._with(look, reads=True)
+
+    def _lazy(self) -> Backlog:
+        return self._known[1] if self._known else Backlog()
+
+    def _engine(self, connection: psycopg.Connection[Any], writes: bool) -> PostgresEngine:
+        return PostgresEngine(connection, writes, self._skips, self._ingest)
+
+    def _with(self, what: Callable[[psycopg.Connection[Any]], T], reads: bool = False) -> T:
+        """Do something in a transaction; while the server is gone, try again for a while."""
+        until, rest = time.monotonic() + PATIENCE, 0.05
+        while True:
+            self._check_open()
+            try:
+                with _told(), self._connection(reads) as connection:
+                    return what(connection)
+            except (psycopg.OperationalError, PoolTimeout) as error:
+                if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.DeadlockDetected):
+                    raise
+                if time.monotonic() > until:
+                    reason = (
+                        f"{self.name} does not answer ({_first(error)}); see whether the server runs, then try again"
+                    )
+                    raise StorageFailed(reason=reason) from error
+                time.sleep(rest)
+                rest = min(2 * rest, 1.0)
+
+    @contextmanager
+    def _connection(self, reads: bool) -> Iterator[psycopg.Connection[Any]]:
+        with self._pool.connection() as connection:
+            level = psycopg.IsolationLevel.REPEATABLE_READ if reads else psycopg.IsolationLevel.READ_COMMITTED
+            if connection.isolation_level != level:
+                connection.isolation_level, connection.read_only = level, reads
+            yield connection
+
+    def _follow(self, tx: PostgresTransaction) -> None:
+        """Take note of what was stored, and let those know who wait for it."""
+        self._last = max(self._last, tx.now)
+        if self._due is not None:
+            times = [
+                t for _, row in tx.changed.values() if row.status in OPEN for t in (row.due_at, row.lease_until) if t
+            ]
+            times += [due for _, _, due in tx.arrived if due]
+            times += [self._due[1]] if self._due[1] else []
+            self._due = self._due[0], min(times, default=None)
+        changed = [task_id for task_id, (before, _) in tx.changed.items() if before is not None]
+        self._wake(changed)
+        if changed and self._notifies:
+            self._changed.extend(changed)
+            self._start(self._hint, "hints")
+            self._wanted.set()
+
+    # -- waiting
+
+    def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` after each change of a task, by whatever process; returns what ends it."""
+        with self._lock:
+            self._watchers[task_id].append(wake)
+        self._start(self._listen, "listens")
+
+        def end() -> None:
+            with self._lock:
+                self._watchers[task_id].remove(wake)
+                if not self._watchers[task_id]:
+                    del self._watchers[task_id]
+
+        return end
+
+    def _start(self, run: Callable[[], None], name: str) -> None:
+        with self._lock:
+            if not self._closed and not any(thread.name.endswith(name) for thread in self._threads):
+                thread = threading.Thread(target=run, name=f"hitl_nb-{name}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _wake(self, changed: Sequence[str]) -> None:
+        with self._lock:
+            calls = [wake for task_id in changed for wake in self._watchers.get(task_id, ())]
+        for wake in calls:
+            with suppress(Exception):  # a callback of the caller's
+                wake()
+
+    def _hint(self) -> None:
+        """Tell other processes what has changed; a hint that is lost costs a second."""
+        while not self._closed:
+            self._wanted.wait()
+            self._wanted.clear()
+            while self._changed and not self._closed:
+                ids = [self._changed.popleft() for _ in range(min(len(self._changed), 200))]
+                with suppress(Exception), self._pool.connection() as connection:
+                    connection.execute("SET LOCAL synchronous_commit = off")
+                    connection.execute(dialect("hint"), {"channel": self._channel, "tasks": " ".join(ids)})
+
+    def _listen(self) -> None:
+        """Hear what other processes changed, and look at what is watched each second."""
+        while not self._closed:
+            try:
+                with psycopg.connect(self._url, autocommit=True, connect_timeout=5) as connection:
+                    if self._notifies:
+                        connection.execute(f"LISTEN {self._channel}")
+                    while not self._closed:
+                        for hint in connection.notifies(timeout=POLL, stop_after=1) if self._notifies else ():
+                            self._wake(hint.payload.split())
+                        if not self._notifies:
+                            time.sleep(POLL)
+                        self._look_at_watched(connection)
+            except psycopg.Error:
+                time.sleep(POLL)
+
+    def _look_at_watched(self, connection: psycopg.Connection[Any]) -> None:
+        with self._lock:
+            watched = list(self._watchers)
+        found = connection.execute("SELECT task_id::text, seq FROM task WHERE task_id = ANY(%s::uuid[])", [watched])
+        now = dict(found.fetchall())
+        changed = [task_id for task_id, seq in now.items() if self._seen.get(task_id, seq) != seq]
+        self._seen = now
+        self._wake(changed)
+
+    # -- copies
+
+    def _ingest(self, table: str, data: pa.Table) -> None:
+        from adbc_driver_postgresql import dbapi
+
+        plain = plain_table(data)
+        columns = ", ".join(f"{f.name} {column_type(f.type)}" for f in plain.schema)
+        with self._ingesting, dbapi.connect(self._url) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE UNLOGGED TABLE {table} ({columns})")
+            cursor.adbc_ingest(table, plain, mode="append")
+            connection.commit()
+
+    def snapshot(self, folder: str) -> None:
+        """Write the three tables to a folder as Parquet files."""
+        import pyarrow.parquet as pq
+
+        target = Path(folder)
+        if "\0" in folder or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+            raise BadInput(name="folder", value=folder, remedy="pass a new or empty folder")
+        self.write(lambda tx: copied(tx, "snapshot", folder))
+        target.mkdir(parents=True, exist_ok=True)
+        tables = ("payload", "event", "task")
+        found = self.read(lambda tx: {name: tx.engine.arrow(f"all_{name}") for name in tables})
+        for name, rows in found.items():
+            pq.write_table(rows, target / f"{name}.parquet")
+
+    def backup(self, path: str) -> None:
+        """Refuse: a server's own tools make copies of it."""
+        self._check_open()
+        remedy = "use pg_dump --format=custom on the server, or snapshot() for Parquet files"
+        raise BadInput(name="path", value=path, remedy=remedy)
+
+    def look_ahead(self) -> None:
+        """Find out when the next lease or deadline is due."""
+        self._due = None
+
+    def recount(self) -> None:
+        """Count what waits anew."""
+        self._known = None
+
+    def checkpoint(self) -> None:
+        """Do nothing: what was erased leaves the server's files with its next VACUUM."""
+
+    def close(self) -> None:
+        """End the connections; safe to call twice."""
+        if self._process != os.getpid() or self._closed:
+            return
+        self._closed = True
+        self._wanted.set()
+        self._pool.close(timeout=3)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(3)
+
+    def _check_open(self) -> None:
+        if self._process != os.getpid():
+            raise QueueClosed(path=self.name, reason=f"process {self._process} has it open, and this is a fork of it")
+        if self._closed:
+            raise QueueClosed(path=self.name, reason="it was closed")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn an error of the server into one of ours, unless trying again may help."""
+    try:
+        yield
+    except (psycopg.OperationalError, PoolTimeout):
+        raise
+    except psycopg.Error as error:
+        if isinstance(error, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected):
+            raise
+        raise StorageFailed(reason=_first(error)) from error
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]

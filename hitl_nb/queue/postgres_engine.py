@@ -1,0 +1,234 @@
+"""One PostgreSQL connection as operations see it: named statements, rows, Arrow tables; and a unit of work on it."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pyarrow as pa
+
+from hitl_nb.queue.backlog import Backlog
+from hitl_nb.queue.row import EVENT_COLUMNS, EventRow, TaskRow, dump_list
+from hitl_nb.queue.store import Transaction, settle, statements
+from hitl_nb.task import Reviewer
+
+#: tries of a unit of work that others got in the way of, and of a claim without SKIP LOCKED
+TRIES = 20
+#: rows up to which parameters are sent one by one; more go through a table of their own
+FEW = 500
+#: how a table begins that rows of a batch wait in; the day stands behind it
+STAGING = "hitl_staging_"
+#: Arrow types as columns
+_TYPES = ((pa.types.is_boolean, "boolean"), (pa.types.is_integer, "bigint"), (pa.types.is_floating, "double precision"),
+          (pa.types.is_timestamp, "timestamp"))  # fmt: skip
+#: columns as Arrow types, by the number of the type
+_ARROW = {16: pa.bool_(), 20: pa.int64(), 21: pa.int16(), 23: pa.int32(), 701: pa.float64(), 1114: pa.timestamp("us")}
+#: rows that a unit of work locks before it changes them, and those of which it leaves alone what others hold
+LOCKED, PASSING = frozenset({"get_task", "get_tasks"}), frozenset({"leases_out", "deadlines_due", "claimable"})
+_COLUMNS = """SELECT column_name, data_type FROM information_schema.columns
+WHERE table_schema = current_schema() AND table_name = %s"""
+#: columns of ids
+_IDS = frozenset({"task_id", "task_ids", "whole", "after", "until"})
+
+
+@cache
+def dialect(statement: str, lock: str = "") -> str:
+    """Return a named statement as PostgreSQL takes it, with the rows that it finds locked."""
+    text = (statements() | statements("postgres.sql"))[statement].replace("%", "%%")
+    text = re.sub(r"(?<![:\w]):([a-z]\w*)", r"%(\1)s", text)
+    text = text.replace("SELECT * FROM event", f"SELECT {', '.join(EVENT_COLUMNS)} FROM event")
+    if statement.startswith("create_"):
+        text = re.sub(r"\bDOUBLE\b(?! PRECISION)", "DOUBLE PRECISION", text).replace("TINYINT", "SMALLINT")
+    if lock and statement == "claimable":
+        return text.replace("LIMIT %(n)s", f"LIMIT %(n)s {lock}")
+    return f"{text} {lock}"
+
+
+class PostgresEngine:
+    """One connection in one transaction.
+
+    Parameters
+    ----------
+    connection
+        A psycopg connection.
+    writes
+        Whether rows are locked before they are changed.
+    skips
+        Whether rows that others hold can be passed over.
+    ingest
+        Appends an Arrow table to a table, as a transaction of its own.
+    """
+
+    def __init__(
+        self, connection: psycopg.Connection[Any], writes: bool, skips: bool, ingest: Callable[[str, pa.Table], None]
+    ) -> None:
+        self.connection, self._ingest, self.skips = connection, ingest, skips
+        self._locks = dict.fromkeys(LOCKED, "FOR UPDATE") if writes else {}
+        if writes:
+            self._locks |= dict.fromkeys(PASSING, "FOR UPDATE SKIP LOCKED" if skips else "FOR UPDATE")
+            if not skips:
+                self._locks["claimable"] = ""  # looked up first, locked and looked at again after
+
+    def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Run a named statement and return its rows."""
+        if statement == "known_keys":
+            self.rows("lock_keys", **values)
+        found = self._execute(statement, values)
+        return found.fetchall() if found.description else []
+
+    def _execute(self, statement: str, values: dict[str, Any]) -> psycopg.Cursor[Any]:
+        given = {name: _bound(name, value) for name, value in values.items()}
+        return self.connection.execute(dialect(statement, self._locks.get(statement, "")), given or None)
+
+    def put(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Append rows."""
+        if len(rows) > FEW:
+            self.put_arrow(table, pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))))
+            return
+        names, places = ", ".join(columns), ", ".join(["%s"] * len(columns))
+        with self.connection.cursor() as cursor:
+            cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({places})", rows)
+
+    def update(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Set columns of the task table by id."""
+        sets = ", ".join(f"{name} = %s" for name in columns[1:])
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                f"UPDATE task SET {sets} WHERE task_id = %s", [(*values, task_id) for task_id, *values in rows]
+            )
+
+    def put_arrow(self, table: str, data: pa.Table) -> None:
+        """Append an Arrow table: as texts and numbers to a table of its own, and typed from there."""
+        staged = f"{STAGING}{datetime.now(UTC):%Y%m%d}_{uuid4().hex}"
+        self._ingest(staged, data)
+        names = ", ".join(data.column_names)
+        types = dict(self.connection.execute(_COLUMNS, [table]).fetchall())
+        chosen = ", ".join(f"{name}::{types[name]}" for name in data.column_names)
+        self.connection.execute(f"INSERT INTO {table} ({names}) SELECT {chosen} FROM {staged}")
+        self.connection.execute(f"DROP TABLE {staged}")
+
+    def arrow(self, statement: str, given: pa.Table | None = None, **values: Any) -> pa.Table:
+        """Run a named statement and return an Arrow table; it finds rows of the caller's as the table ``given``."""
+        if statement == "rows_of_keys":
+            self.rows("lock_all_keys")
+        if given is not None:
+            self._give(given)
+        found = self._execute(statement, values)
+        about, rows = found.description or [], found.fetchall()
+        columns = list(zip(*rows, strict=True)) or [()] * len(about)
+        arrays = [_array(one.type_code, column) for one, column in zip(about, columns, strict=True)]
+        if given is not None:
+            self.connection.execute("DROP TABLE given")
+        return pa.table(
+            arrays, names=[f"{one.name}{i}" if one.name == "?column?" else one.name for i, one in enumerate(about)]
+        )
+
+    def _give(self, given: pa.Table) -> None:
+        columns = ", ".join(f"{field.name} {column_type(field.type)}" for field in given.schema)
+        self.connection.execute(f"CREATE TEMP TABLE given ({columns}) ON COMMIT DROP")
+        with self.connection.cursor() as cursor, cursor.copy("COPY given FROM STDIN") as copy:
+            for row in zip(*(column.to_pylist() for column in given.columns), strict=True):
+                copy.write_row(row)
+
+
+def column_type(kind: pa.DataType) -> str:
+    """Return the type of a column that takes an Arrow type."""
+    return next((name for fits, name in _TYPES if fits(kind)), "text")
+
+
+def plain_table(data: pa.Table) -> pa.Table:
+    """Return a table without dictionaries, which do not travel."""
+    columns = [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in data.columns]
+    return pa.table(columns, names=data.column_names)
+
+
+def _array(code: int, column: Sequence[Any]) -> pa.Array:
+    if code in _ARROW:
+        return pa.array(column, _ARROW[code])
+    return pa.array([None if value is None else str(value) for value in column], pa.string())
+
+
+def _bound(name: str, value: Any) -> Any:
+    if name in _IDS and isinstance(value, str):
+        return UUID(value)
+    if name in _IDS and isinstance(value, list):
+        return [UUID(str(one)) for one in value]
+    return value
+
+
+class PostgresTransaction(Transaction):
+    """A unit of work among those of other processes: it locks the rows that it changes."""
+
+    def __init__(self, engine: PostgresEngine, now: datetime, backlog: Backlog, numbers: Sequence[int]) -> None:
+        super().__init__(engine, now, numbers[0] - 1 if numbers else 0, backlog)
+        self._numbers = deque(numbers)
+
+    @property
+    def coming(self) -> int:
+        """Number of the next event."""
+        if not self._numbers:
+            self._numbers.extend(number for (number,) in self.engine.rows("numbers", n=1))
+        return self._numbers[0]
+
+    def take(self, n: int) -> Sequence[int]:
+        """Reserve ``n`` numbers of the log, in order; others may have some in between."""
+        if n > len(self._numbers):
+            more = self.engine.rows("numbers", n=n - len(self._numbers))
+            self._numbers.extend(number for (number,) in more)
+        taken = [self._numbers.popleft() for _ in range(n)]
+        self.seq = taken[-1] if taken else self.seq
+        return taken
+
+    def best(self, reviewer: Reviewer, expertise: Sequence[str], n: int) -> list[TaskRow] | None:
+        """Return the ``n`` tasks that a reviewer gets next, locked; those that they skipped come last."""
+        me = dump_list(reviewer.id)
+        words = {"answered": f", {me}]", "me": me, "adjudicates": reviewer.adjudicates}
+        words["expertises"] = ["", *expertise]
+        for _ in range(TRIES):
+            fresh = self._first(n, passed=False, **words)
+            found = fresh + ([] if len(fresh) == n else self._skipped(fresh, n, words))
+            kept = found if self.skips else [row for row in found if self._still(row)]
+            if len(kept) == len(found):
+                return kept
+        return kept
+
+    def _skipped(self, fresh: list[TaskRow], n: int, words: dict[str, Any]) -> list[TaskRow]:
+        known = {row.task_id for row in fresh}
+        found = [row for row in self._first(n, passed=True, **words) if row.task_id not in known]
+        return found[: n - len(fresh)]
+
+    def _first(self, n: int, **words: Any) -> list[TaskRow]:
+        return sorted(self.tasks("claimable", **words, n=n), key=_urgency)[:n]
+
+    def _still(self, row: TaskRow) -> bool:
+        """Lock a row, and look whether it is as it was."""
+        return self.task(row.task_id) == row
+
+    @property
+    def skips(self) -> bool:
+        """Whether rows that others hold can be passed over."""
+        return bool(getattr(self.engine, "skips", True))
+
+    def ahead(self, expertise: Sequence[str]) -> list[str]:
+        """Return none: payloads are read one by one."""
+        return []
+
+    def known(self, submit_id: str) -> list[EventRow]:
+        """Return the event that a client gave an id, if there is one; nobody else uses that id meanwhile."""
+        self.engine.rows("lock_submit", submit_id=submit_id)
+        return self.events("event_by_submit", submit_id=submit_id)
+
+    def flush(self) -> None:
+        """Write payloads, events and rows."""
+        super().flush()
+        settle(self.engine, self.changed.values())
+
+
+def _urgency(row: TaskRow) -> tuple[int, datetime, str]:
+    return -row.priority, row.deadline or datetime.max, row.task_id
