@@ -73,7 +73,7 @@ class Tokens:
     """The calls of a queue about tokens."""
 
     _write: Callable[..., Any]
-    _look: Callable[..., Any]
+    _read: Callable[..., Any]
     now: Any
     _tokens: dict[str, tuple[float, Token | None]]
 
@@ -109,7 +109,7 @@ class Tokens:
 
     def tokens(self) -> list[Token]:
         """Return every token, the newest last; those that no longer hold, too."""
-        found: list[Token] = self._look(lambda tx: [_token(row) for row in tx.rows("tokens")])
+        found: list[Token] = self._read(lambda tx: [_token(row) for row in tx.rows("tokens")], search=False)
         return found
 
     def revoke_token(self, token_id: str) -> None:
@@ -122,7 +122,7 @@ class Tokens:
         digest, moment = hashed(secret), time.monotonic()
         until, token = self._tokens.get(digest, (0.0, None))
         if until < moment:
-            rows = self._look(lambda tx: tx.rows("token_of", hash=digest))
+            rows = self._read(lambda tx: tx.rows("token_of", hash=digest), search=False)
             token = _token(rows[0]) if rows else None
             if token is not None:
                 self._tokens[digest] = (moment + KNOWN, token)
