@@ -189,11 +189,11 @@ def _export(options: argparse.Namespace) -> None:
 
 def _reached(url: str) -> ReviewQueue:
     """Return the queue of a URL, or of a file that is there."""
-    return open_queue(url, token=os.environ.get("HITL_NB_TOKEN")) if "://" in url else _opened(Path(url))
+    return open_queue(url) if "://" in url else _opened(Path(url))
 
 
 def _create_token(options: argparse.Namespace) -> None:
-    with open_queue(options.url, token=os.environ.get("HITL_NB_TOKEN")) as queue:
+    with open_queue(options.url) as queue:
         roles = options.role or ["reviewer"]
         secret, token = queue.create_token(options.reviewer, roles, options.expertise, options.days)
     print(
@@ -218,7 +218,7 @@ def _serve(options: argparse.Namespace) -> None:
         return serve_file(options.url, options.idle)
     from hitl_nb.server.serve import serve
 
-    with open_queue(options.url, token=os.environ.get("HITL_NB_TOKEN")) as queue:
+    with open_queue(options.url) as queue:
         serve(queue, options.host, options.port)
 
 

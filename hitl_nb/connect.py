@@ -38,7 +38,7 @@ STARTING = 20.0
 STARTED = 3
 #: how long an owner process of its own stays without a call, in seconds
 IDLE = 300.0
-#: environment variable that hands a token to it
+#: environment variable that hands a token to it, and to who opens a served queue without naming one
 _TOKEN = "HITL_NB_TOKEN"
 
 _log = logging.getLogger("hitl_nb")
@@ -60,7 +60,7 @@ def open_queue(
     url
         Path of a DuckDB file, ``:memory:``, or ``http://…`` or ``https://…`` of a queue that ``hitl-nb serve`` serves.
     token
-        Of a served queue: what ``hitl-nb token create`` printed. Of a file:
+        Of a served queue: what ``hitl-nb token create`` printed; by default that in ``HITL_NB_TOKEN``. Of a file:
         What other processes must show to share the file; by default a random one that only this user's processes can
         read, in a file beside the queue's.
     serve
@@ -136,13 +136,18 @@ def _at_server(url: str, token: str | None) -> ReviewQueue:
     """Return the queue that is served at an address."""
     from hitl_nb.queue.http import RemoteQueue, server_line
 
+    token = token or os.environ.get(_TOKEN)
     if not token:
         raise BadInput(
             name="token", value=token, remedy="pass open_queue(url, token=…), as hitl-nb token create printed it"
         )
     seconds = [PATIENCE]  # of the first look; a server that starts anew may take longer
     queue = RemoteQueue(url, lambda: server_line(url, token, seconds.pop() if seconds else STARTING))
-    queue.now  # noqa: B018  whether the token lets anybody in is told here
+    try:
+        queue.now  # noqa: B018  whether the token lets anybody in is told here
+    except BaseException:
+        queue.close()
+        raise
     return queue
 
 

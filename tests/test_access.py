@@ -256,7 +256,9 @@ def test_an_orchestrator_works_with_a_token(queue, enter):
     told = orchestrator.process({"n": 1}, {"label": "a", "confidence": 0.5})
     queue.resolve(told["task_id"], "ann", "reject")
     assert orchestrator.wait(told["task_id"], timeout=60).outcome == "reject"
-    assert queue.events()[-1]["actor"] == "svc"
+    other = _answered(queue)
+    orchestrator.queue.deliver(other, "somebody else")
+    assert [event["actor"] for event in queue.events() if event["move"] == "deliver"] == ["svc", "svc"]
 
 
 def test_a_panel_works_with_the_token_of_a_reviewer(queue, enter):
@@ -337,7 +339,16 @@ def test_tokens_are_made_and_revoked_over_the_line(queue, enter):
         enter("ann").tokens()
 
 
-def test_a_wrong_token_is_told_when_the_queue_is_opened(place):
+def test_a_notebook_need_not_hold_a_token(place, monkeypatch):
+    monkeypatch.setenv("HITL_NB_TOKEN", "hitl_of_reviewer")
+    put(place[0])
+    with open_queue(place[1]) as remote:
+        assert "hitl_of" not in repr((remote, vars(remote), remote._line.endpoint))
+        assert remote.pending(limit=1)
+
+
+def test_a_wrong_token_is_told_when_the_queue_is_opened(place, monkeypatch):
+    monkeypatch.delenv("HITL_NB_TOKEN", raising=False)
     with pytest.raises(TokenRefused):
         open_queue(place[1], token="hitl_wrong")
     with pytest.raises(BadInput):

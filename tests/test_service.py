@@ -196,8 +196,11 @@ def test_an_answer_is_not_delivered_to_who_has_hung_up(queue, running, caplog):
     host, port = running.address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as line:
         line.sendall(head(let_in(queue), b"\r\n", f"/tasks/{task_id}/wait".encode(), b"GET"))
+        while not queue.store._watchers:  # it waits
+            time.sleep(0.02)
     while not (lines := [record.msg for record in caplog.records if record.name == "hitl_nb.access"]):
         time.sleep(0.02)
+    assert (lines[0]["route"], lines[0]["status"]) == ("/tasks/{task_id}/wait", 202)
     assert lines[0]["ms"] < 25_000  # it was noticed; a wait goes on for 30 seconds
     queue.resolve(task_id, "ann", "reject")
     assert [event["move"] for event in queue.events()] == ["submit", "claim", "review"]
@@ -328,15 +331,17 @@ def _beats(queue):
 
 def test_a_log_line_holds_no_data_and_no_secret(queue, running, boss, caplog):
     caplog.set_level("INFO", "hitl_nb")
-    task_id = boss.post("/tasks?secret=query", json=NEW | {"input_data": {"x": "secret body"}}).json()["task_id"]
+    task_id = boss.post("/tasks", json=NEW | {"input_data": {"x": "secret body"}}).json()["task_id"]
     boss.get(f"/tasks/{task_id}")
     boss.get("/stats", headers=shown("hitl_secret"))
     boss.post("/tasks", content=b'{"secret')
     boss.get("/secret/path")
+    boss.get("/events?since=0&secret=query")
     lines = [record.msg for record in caplog.records if record.name == "hitl_nb.access"]
     assert [(line["method"], line["route"], line["status"], line["token"]) for line in lines] == [
         ("POST", "/tasks", 200, "id-of-me"), ("GET", "/tasks/{task_id}", 200, "id-of-me"),
         ("GET", "/stats", 401, None), ("POST", "/tasks", 422, "id-of-me"), ("GET", None, 404, "id-of-me"),
+        ("GET", "/events", 422, "id-of-me"),
     ]  # fmt: skip
     assert set(lines[0]) == {"method", "route", "status", "token", "ms"}
     assert not re.search("secret|hitl_of", str(caplog.records) + caplog.text)

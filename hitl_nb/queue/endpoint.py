@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from hitl_nb.errors import QueueLocked, QueueTooNew
@@ -31,7 +31,7 @@ class Endpoint:
     #: ``http://127.0.0.1:port``
     address: str
     #: what a client must show; empty: it was agreed on elsewhere
-    token: str
+    token: str = field(repr=False)
     #: schema version of the owner
     schema: int
 
@@ -93,7 +93,7 @@ def read(path: str) -> Endpoint | None:
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     kinds = {"str": str, "int": int}
-    right = all(type(getattr(found, field.name)) is kinds[str(field.type)] for field in fields(Endpoint))
+    right = all(type(getattr(found, part.name)) is kinds[str(part.type)] for part in fields(Endpoint))
     right = right and found.token.isascii() and found.token.isprintable() and bool(_ADDRESS.fullmatch(found.address))
     return found if right and found.path == path and found.pid > 0 else None
 
