@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import httpx
+import pandas as pd
 import pytest
 from conftest import START, let_in, service
 
@@ -11,6 +12,7 @@ from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
 from hitl_nb.errors import BadInput, NotAllowed, NotQualified, TokenRefused
 from hitl_nb.orchestrator.route import route_one
 from hitl_nb.panel import ReviewPanel
+from hitl_nb.queue.http import RemoteQueue
 from hitl_nb.queue.request import ONCE, SAFE
 from hitl_nb.server.access import CALLS, ROUTES
 
@@ -280,6 +282,29 @@ def test_a_producer_cannot_say_that_somebody_has_judged_a_new_task(queue, enter)
         with pytest.raises(BadInput):
             svc.store_decided(replace(ready, row=replace(ready.row, **forged)), policy.fingerprint, policy.to_dict())
     assert queue.stats().total == 0
+
+
+def test_a_frame_of_a_producer_says_nothing_of_judgements_either(queue, enter):
+    svc, policy = enter("svc", "producer"), Policy(0.85, audit_rate=0.9)
+    inputs, predictions = pd.DataFrame({"n": range(40)}), pd.DataFrame({"label": "a", "confidence": [0.9, 0.5] * 20})
+    told = Orchestrator(queue=svc, policy=policy).process_frame(inputs, predictions)
+    assert set(told["status"]) == {"auto_approved", "pending_review"}
+    assert queue.stats().audits > 0
+    assert queue.verify() == []
+
+    sent = []
+    svc.store_frame = lambda *given: sent.append(given) or {}
+    Orchestrator(queue=svc, policy=policy).process_frame(inputs, predictions)
+    [(ready, *rest)] = sent
+    [drawn, *_] = [kind for kind in ready.kinds if kind.audit is not None]
+    for forged in (
+        {"first": replace(drawn.first, outcome="approve")}, {"last": replace(drawn.last, reviewer="ann")},
+        {"audit": drawn.audit.replace('"audit":true', '"audit":true,"outcome":"approve"')}, {"audit": None},
+        dict.fromkeys(("first", "last"), replace(drawn.first, outcome="approve")) | {"audit": None},
+    ):  # fmt: skip
+        with pytest.raises(BadInput):
+            RemoteQueue.store_frame(svc, replace(ready, kinds=[replace(drawn, **forged)]), *rest[:2])
+    assert queue.stats().total == 40
 
 
 # -- tokens

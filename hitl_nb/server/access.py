@@ -11,6 +11,7 @@ from hitl_nb.errors import BadInput, NotAllowed, NotQualified, plain
 from hitl_nb.queue import ReviewQueue
 from hitl_nb.queue.request import Requests
 from hitl_nb.queue.row import TaskRow
+from hitl_nb.queue.submit import audit_event
 from hitl_nb.queue.token import ROLES, Token
 from hitl_nb.task import ReviewTask, Status
 
@@ -119,6 +120,12 @@ class Door:
                 raise NotAllowed(who=token.reviewer, call=plain("read that"), remedy="judge the task first")
         if call == "store_decided":
             _untouched(given["ready"].row)
+        if call == "store_frame":
+            for kind in given["ready"].kinds:
+                _untouched(kind.first)
+                drawn = (kind.first, None) if kind.audit is None else audit_event(kind.first, kind.last.deadline)
+                if (kind.last, kind.audit) != drawn:
+                    raise BadInput(name="audit", value=kind.audit, remedy="it says more than that chance drew a task")
 
     def _shown(self, token: Token, call: str, found: Any) -> Any:
         if call == "get":
