@@ -302,7 +302,7 @@ def test_a_frame_of_a_producer_says_nothing_of_judgements_either(queue, enter):
         {"audit": drawn.audit.replace('"audit":true', '"audit":true,"outcome":"approve"')}, {"audit": None},
         dict.fromkeys(("first", "last"), replace(drawn.first, outcome="approve")) | {"audit": None},
     ):  # fmt: skip
-        with pytest.raises(BadInput, match="has no history|chance drew a task"):
+        with pytest.raises(BadInput, match=r"has no history|chance drew a task"):
             RemoteQueue.store_frame(svc, replace(ready, kinds=[replace(drawn, **forged)]), *rest[:2])
     assert queue.stats().total == 40
 
