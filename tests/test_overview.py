@@ -301,6 +301,15 @@ def test_over_the_line_it_says_the_same(tmp_path, clock):
         assert here.stats.last_hour == here.stats.last_day == {"ann": 4}
 
 
+def test_an_error_of_any_length_is_one_line(queue):
+    def wrong():
+        raise ValueError("two\nlines " * 1000)
+
+    [alarm] = said(QueueView(queue, risk=wrong))["alarms"]
+    assert "ValueError: two⟨U+000A⟩lines" in alarm
+    assert len(alarm) <= 600  # each of the 300 characters that is odd is spelt out
+
+
 @pytest.mark.parametrize(("role", "why"), [("reviewer", None), ("producer", "?: ?"), ("admin", "c: drift")])
 def test_each_token_of_a_served_queue_sees_what_it_may(queue, ask, role, why):
     ask()

@@ -1,14 +1,17 @@
 """QueueView in a real JupyterLab: shown, brought up to date in place, readable, and quiet when nobody looks."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
+from browser.notebook import Notebook
 from browser.test_judging import BUSY
 from browser.test_look import CONTRAST, TOO_WIDE, theme, width  # noqa: F401  two fixtures
 
+ROOT = Path(__file__).parents[2]
 START = """
 from datetime import UTC, datetime, timedelta
 from payloads import MARKUP
@@ -152,3 +155,22 @@ def test_every_text_stands_out_and_nothing_is_cut_off(book, page, overview, them
         assert page.evaluate(TOO_WIDE) == [], pixels
         if folder := os.environ.get("HITL_PICTURES"):
             overview.screenshot(path=Path(folder) / f"overview-{pixels}.png")
+
+
+@pytest.mark.nightly
+def test_in_the_notebook_of_the_service_an_escalation_is_seen_as_it_happens(page, server, overview):
+    name = "05_service.ipynb"
+    shutil.copy(ROOT / "notebooks" / name, server.root / name)
+    book = Notebook(page, server.root / name).show()
+    for index, cell in enumerate(book.cells()):
+        if cell["type"] == "code":
+            book.run(index)
+        if cell["source"].endswith("\nview"):
+            expect(overview).to_contain_text("0 open")
+        if "told.append" in cell["source"]:
+            expect(overview.get_by_role("listitem")).to_contain_text("1 overdue")
+            expect(row(overview, "goodwill").get_by_role("cell").first).to_have_text("1")
+            if folder := os.environ.get("HITL_PICTURES"):
+                overview.screenshot(path=Path(folder) / "overview-service.png")
+    expect(overview).to_have_count(0)
+    book.close()
