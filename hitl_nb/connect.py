@@ -58,10 +58,12 @@ def open_queue(
     Parameters
     ----------
     url
-        Path of a DuckDB file, ``:memory:``, or ``http://…`` or ``https://…`` of a queue that ``hitl-nb serve`` serves.
+        Path of a DuckDB file, ``:memory:``, ``http://…`` or ``https://…`` of a queue that ``hitl-nb serve`` serves, or
+        ``postgresql://…``, where many processes write at once; ``?hitl_skip_locked=off&hitl_notify=off`` at its end does
+        without what some databases lack.
     token
         Of a served queue: what ``hitl-nb token create`` printed; by default that in ``HITL_NB_TOKEN``. Of a file:
-        What other processes must show to share the file; by default a random one that only this user's processes can
+        what other processes must show to share the file; by default a random one that only this user's processes can
         read, in a file beside the queue's.
     serve
         How others get in while this process owns the file: ``thread``: from a thread of this process; ``process``: a
@@ -93,7 +95,7 @@ def open_queue(
     if name.startswith(("http://", "https://")):
         return _at_server(name, token)
     if not name.strip() or "\0" in name:
-        raise BadInput(name="url", value=name, remedy="pass the path of a file, or ':memory:'")
+        raise BadInput(name="url", value=name, remedy="pass the path of a file, ':memory:', or a URL")
     if name.startswith(("postgres://", "postgresql://")):
         with _lock:
             known = _open.get(name)
