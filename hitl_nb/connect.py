@@ -59,8 +59,8 @@ def open_queue(
     ----------
     url
         Path of a DuckDB file, ``:memory:``, ``http://…`` or ``https://…`` of a queue that ``hitl-nb serve`` serves, or
-        ``postgresql://…``, where many processes write at once; ``?hitl_skip_locked=off&hitl_notify=off`` at its end does
-        without what some databases lack.
+        ``postgresql://…``, where many processes write at once; ``?hitl_skip_locked=off&hitl_notify=off`` at its end
+        does without what some databases lack.
     token
         Of a served queue: what ``hitl-nb token create`` printed; by default that in ``HITL_NB_TOKEN``. Of a file:
         what other processes must show to share the file; by default a random one that only this user's processes can
