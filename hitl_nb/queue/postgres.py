@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from hitl_nb.queue.change import copied
 from hitl_nb.queue.postgres_engine import TRIES, PostgresEngine, PostgresTransaction, column_type, dialect, plain_table
 from hitl_nb.queue.postgres_schema import make, shown
 from hitl_nb.queue.store import Transaction
-from hitl_nb.task import OPEN
+from hitl_nb.task import OPEN, Status
 
 T = TypeVar("T")
 
@@ -32,6 +33,8 @@ MOST = 6
 PATIENCE = 30.0
 #: how often watched tasks are looked at, and how long what waits is held for true, in seconds
 POLL, FRESH = 1.0, 1.0
+#: how long the server's time is told from what it said last, in seconds
+MINUTE = 60.0
 
 
 class PostgresStore:
@@ -63,6 +66,7 @@ class PostgresStore:
         self._due: tuple[float, datetime | None] | None = None
         self._threads: list[threading.Thread] = []
         self._last = datetime.min
+        self._heard = datetime.min, -math.inf
         self._pool = ConnectionPool(url, min_size=0, max_size=MOST, open=False, timeout=PATIENCE)
         try:
             with _told(), psycopg.connect(url, connect_timeout=10) as connection:
@@ -83,9 +87,13 @@ class PostgresStore:
     @property
     def now(self) -> datetime:
         """The time, naive UTC: the server's, unless a clock was given."""
+        known, moment = self._heard
         if self._clock is not None:
             return self._time(self._last)
-        return self._time(self._with(lambda c: c.execute(dialect("now")).fetchall()[0][0], reads=True))
+        if time.monotonic() - moment > MINUTE:
+            known = self._with(lambda c: c.execute(dialect("now")).fetchall()[0][0], reads=True)
+            self._heard, moment = (known, time.monotonic()), time.monotonic()
+        return self._time(known + timedelta(seconds=time.monotonic() - moment))
 
     def _time(self, server: datetime) -> datetime:
         """Return the time, never before that of the last event that this process stored."""
@@ -137,11 +145,13 @@ class PostgresStore:
         raise StorageFailed(reason=f"others got in the way {TRIES} times; try again")
 
     def _stored(self, connection: psycopg.Connection[Any], work: Callable[[Transaction], T]) -> tuple[T, Any]:
-        engine = self._engine(connection, True)
-        [(xid, now, numbers)] = engine.rows("begin")
-        tx = PostgresTransaction(engine, self._time(now), self._lazy(), numbers)
-        result = work(tx)
-        tx.flush()
+        with connection.pipeline():  # what needs no answer goes with what comes next
+            engine = self._engine(connection, True)
+            [(xid, now, numbers)] = engine.rows("begin")
+            self._heard = now, time.monotonic()
+            tx = PostgresTransaction(engine, self._time(now), self._lazy(), numbers)
+            result = work(tx)
+            tx.flush()
         try:
             connection.commit()
         except psycopg.OperationalError:
@@ -219,10 +229,11 @@ class PostgresStore:
             times += [due for _, _, due in tx.arrived if due]
             times += [self._due[1]] if self._due[1] else []
             self._due = self._due[0], min(times, default=None)
-        changed = [task_id for task_id, (before, _) in tx.changed.items() if before is not None]
-        self._wake(changed)
-        if changed and self._notifies:
-            self._changed.extend(changed)
+        changed = {task_id: row for task_id, (before, row) in tx.changed.items() if before is not None}
+        self._wake(list(changed))
+        heard = [task_id for task_id, row in changed.items() if row.status != Status.CLAIMED]  # a claim answers nobody
+        if heard and self._notifies:
+            self._changed.extend(heard)
             self._start(self._hint, "hints")
             self._wanted.set()
 

@@ -82,7 +82,7 @@ class PostgresEngine:
         if statement == "known_keys":
             self.rows("lock_keys", **values)
         found = self._execute(statement, values)
-        return found.fetchall() if found.description else []
+        return found.fetchall() if dialect(statement).startswith(("SELECT", "WITH")) else []
 
     def _execute(self, statement: str, values: dict[str, Any]) -> psycopg.Cursor[Any]:
         given = {name: _bound(name, value) for name, value in values.items()}
@@ -107,13 +107,18 @@ class PostgresEngine:
 
     def put_arrow(self, table: str, data: pa.Table) -> None:
         """Append an Arrow table: as texts and numbers to a table of its own, and typed from there."""
-        staged = f"{STAGING}{datetime.now(UTC):%Y%m%d}_{uuid4().hex}"
-        self._ingest(staged, data)
+        staged = self._staged(data)
         names = ", ".join(data.column_names)
         types = dict(self.connection.execute(_COLUMNS, [table]).fetchall())
         chosen = ", ".join(f"{name}::{types[name]}" for name in data.column_names)
         self.connection.execute(f"INSERT INTO {table} ({names}) SELECT {chosen} FROM {staged}")
         self.connection.execute(f"DROP TABLE {staged}")
+
+    def _staged(self, data: pa.Table) -> str:
+        """Bring a table to the server, and return its name there."""
+        staged = f"{STAGING}{datetime.now(UTC):%Y%m%d}_{uuid4().hex}"
+        self._ingest(staged, data)
+        return staged
 
     def arrow(self, statement: str, given: pa.Table | None = None, **values: Any) -> pa.Table:
         """Run a named statement and return an Arrow table; it finds rows of the caller's as the table ``given``."""
@@ -122,7 +127,8 @@ class PostgresEngine:
         if given is not None:
             self._give(given)
         found = self._execute(statement, values)
-        about, rows = found.description or [], found.fetchall()
+        rows = found.fetchall()
+        about = found.description or []
         columns = list(zip(*rows, strict=True)) or [()] * len(about)
         arrays = [_array(one.type_code, column) for one, column in zip(about, columns, strict=True)]
         if given is not None:
@@ -132,11 +138,9 @@ class PostgresEngine:
         )
 
     def _give(self, given: pa.Table) -> None:
-        columns = ", ".join(f"{field.name} {column_type(field.type)}" for field in given.schema)
-        self.connection.execute(f"CREATE TEMP TABLE given ({columns}) ON COMMIT DROP")
-        with self.connection.cursor() as cursor, cursor.copy("COPY given FROM STDIN") as copy:
-            for row in zip(*(column.to_pylist() for column in given.columns), strict=True):
-                copy.write_row(row)
+        staged = self._staged(given)
+        self.connection.execute(f"CREATE TEMP TABLE given ON COMMIT DROP AS SELECT * FROM {staged}")
+        self.connection.execute(f"DROP TABLE {staged}")
 
 
 def column_type(kind: pa.DataType) -> str:
