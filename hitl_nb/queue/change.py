@@ -130,8 +130,8 @@ def withdraw(tx: Transaction, task_id: str, reason: str | None) -> TaskRow:
         raise IllegalMove(task_id=task_id, status=row.status, move="withdraw", remedy=remedy)
     about: dict[str, Any] = {}
     if reason is not None:
-        tx.store(task_id, tx.coming, "remark", canonical(str(reason), "reason"))
-        about = {"remark": tx.coming}
+        tx.store(task_id, tx.coming(row), "remark", canonical(str(reason), "reason"))
+        about = {"remark": tx.coming(row)}
     return tx.move(row, Move.WITHDRAW, Status.WITHDRAWN, about=about, holder=None, lease_until=None, due_at=None)
 
 

@@ -175,9 +175,10 @@ class PostgresTransaction(Transaction):
         super().__init__(engine, now, numbers[0] - 1 if numbers else 0, backlog)
         self._numbers = deque(numbers)
 
-    @property
-    def coming(self) -> int:
-        """Number of the next event."""
+    def coming(self, row: TaskRow | None = None) -> int:
+        """Return the number of the next event; those taken before another unit of work let go of the row are void."""
+        while row is not None and self._numbers and self._numbers[0] <= row.seq:
+            self._numbers.popleft()
         if not self._numbers:
             self._numbers.extend(number for (number,) in self.engine.rows("numbers", n=1))
         return self._numbers[0]

@@ -246,7 +246,7 @@ class Transaction:
 
     def create(self, row: TaskRow, body: str) -> TaskRow:
         """Add a task; ``body`` is that of its first event."""
-        row = replace(row, created_at=self.now, seq=self.coming)
+        row = replace(row, created_at=self.now, seq=self.coming())
         numbers = {"confidence": row.confidence, "audit_uniform": row.audit_uniform, "value": row.value}
         self._log("submit", row.task_id, body, **numbers)
         self.changed[row.task_id] = (None, row)
@@ -257,14 +257,14 @@ class Transaction:
     ) -> TaskRow:
         """Change a task by a legal move and log it; ``more`` holds columns, ``actor`` and ``submit_id``."""
         actor, submit_id = more.pop("actor", None), more.pop("submit_id", None)
-        after = change(row, move, to, seq=self.coming, **more)
+        after = change(row, move, to, seq=self.coming(row), **more)
         body = dump({"set": difference(row, after, ("status", *more)), **(about or {})})
         self._log(str(move), row.task_id, body, actor=actor, submit_id=submit_id, attempt=after.attempt)
         return self._keep(row, after)
 
     def mark(self, row: TaskRow, move: str, **columns: Any) -> TaskRow:
         """Change columns outside the table of moves (an erasure) and log it."""
-        after = replace(row, seq=self.coming, **columns)
+        after = replace(row, seq=self.coming(row), **columns)
         self._log(move, row.task_id, dump({"set": difference(row, after)}))
         return self._keep(row, after)
 
@@ -281,9 +281,8 @@ class Transaction:
         """Add a payload row."""
         self._payloads[task_id] = (*self._payloads.get(task_id, ()), (version, kind, body))
 
-    @property
-    def coming(self) -> int:
-        """Number of the next event."""
+    def coming(self, row: TaskRow | None = None) -> int:
+        """Return the number of the next event; about a task, it comes after the last one about that task."""
         return self.seq + 1
 
     def take(self, n: int) -> Sequence[int]:
