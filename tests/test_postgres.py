@@ -55,11 +55,23 @@ def test_a_killed_client_loses_and_doubles_nothing(tmp_path, rounds):
             aim = ("claim", "submit", "resolve", "frame", "forget")[i % 5]
             told = killed(process, url, tmp_path / f"{i}", f"{i}", rng, aim)
             assert told.acknowledged
+            wait_until_gone(url)
             hit.update(step["kind"] for step in told.under_way)
             check_acknowledged(queue, told)
             check_repeats(queue, told)
             check_whole(queue)
     assert {"claim", "submit", "resolve"} <= set(hit)
+
+
+def wait_until_gone(url):
+    """Wait until the server has rolled back what a killed client had begun; the log is shown up to there only."""
+    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid()"
+    with psycopg.connect(url, autocommit=True) as connection:
+        for _ in range(600):
+            if connection.execute(open_ones + " AND backend_type = 'client backend'").fetchone() == (0,):
+                return
+            time.sleep(0.1)
+    raise AssertionError("a killed client's transaction is still open after a minute")
 
 
 @pytest.fixture
@@ -140,20 +152,57 @@ def test_what_another_process_answers_wakes_who_waits_here(postgres, notifies):
     there.close()
 
 
-def test_who_follows_the_log_misses_nothing_of_a_transaction_that_ends_late(both, postgres):
+def test_who_follows_the_log_misses_nothing_of_a_transaction_that_ends_late(both):
     here, there = both
     ask(here)
-    with psycopg.connect(postgres) as slow:
-        slow.execute("SELECT pg_current_xact_id()")
-        [(number,)] = slow.execute("SELECT nextval('event_number')").fetchall()
-        later = ask(there)
-        seen = here.events()
-        assert [event["seq"] for event in seen if event["seq"] > number] == []
-        columns = "(seq, move, at_time, body)"
-        slow.execute(f"INSERT INTO event {columns} VALUES (%s, 'note', now() AT TIME ZONE 'UTC', '{{}}')", [number])
-    now = here.events(since=seen[-1]["seq"])
-    assert [event["seq"] for event in now] == [number, number + 1]
-    assert now[1]["task_id"] == later
+    noted, go = threading.Event(), threading.Event()
+
+    def slow(tx):
+        tx.note("late", None, {})
+        noted.set()
+        go.wait(60)
+
+    def long(tx):  # begins first, and takes its last numbers after the other has taken one
+        thread = threading.Thread(target=there.store.write, args=(slow,))
+        thread.start()
+        noted.wait(60)
+        for i in range(3):
+            tx.note(f"early {i}", None, {})
+        return thread
+
+    thread, since, seen = here.store.write(long), 0, []
+    for _ in range(2):
+        new = here.events(since)
+        since, seen = max([since, *(event["seq"] for event in new)]), seen + new
+        go.set()
+        thread.join()
+    assert sorted(event["move"] for event in seen) == ["early 0", "early 1", "early 2", "late", "submit"]
+    assert seen == here.events()
+
+
+def test_who_follows_the_log_of_many_writers_misses_nothing(both):
+    here, there = both
+    seen, ended = [], threading.Event()
+
+    def write():
+        for i in range(100):
+            there.store.write(lambda tx, i=i: [tx.note("x", None, {}) for _ in range(1 + i % 3)])
+
+    def follow():
+        while True:
+            last = ended.is_set()
+            seen.extend(here.events(seen[-1]["seq"] if seen else 0))
+            if last:
+                return
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    follower = threading.Thread(target=follow)
+    [thread.start() for thread in (*threads, follower)]
+    [thread.join() for thread in threads]
+    ended.set()
+    follower.join()
+    assert len(seen) == 4 * 199
+    assert seen == here.events()
 
 
 def test_events_of_a_task_are_numbered_as_they_happened_though_one_process_began_first(both):

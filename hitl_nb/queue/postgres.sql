@@ -2,7 +2,6 @@
 
 -- create_index: What a claim, an answer and a look find rows by; each statement for itself.
 CREATE SEQUENCE event_number;
-ALTER TABLE event ADD COLUMN written_by xid8 NOT NULL DEFAULT pg_current_xact_id();
 ALTER TABLE event ADD PRIMARY KEY (seq);
 ALTER TABLE task ADD PRIMARY KEY (task_id);
 CREATE INDEX task_next ON task (coalesce(expertise, ''), priority DESC, deadline, task_id) WHERE status IN ('pending_review', 'disputed');
@@ -17,8 +16,22 @@ CREATE INDEX event_moved ON event (move, seq) WHERE move NOT IN ('submit', 'clai
 CREATE INDEX payload_of_task ON payload (task_id);
 CREATE INDEX payload_subject ON payload USING hash (body) WHERE kind = 'subject';
 
--- begin: The transaction's own number, the time, and a number of the log, in this order.
-SELECT pg_current_xact_id()::text, clock_timestamp() AT TIME ZONE 'UTC', ARRAY[nextval('event_number')];
+-- begin: The transaction's own number, the time, and a number of the log; before it is taken, a lock tells where it begins.
+WITH begun AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock_shared(hashtext(current_schema()), CAST(mod(last_value, 2147483647) AS INTEGER)) FROM event_number
+)
+SELECT pg_current_xact_id()::text, clock_timestamp() AT TIME ZONE 'UTC', ARRAY[nextval('event_number')] FROM begun;
+
+-- last_number: The last number of the log that anybody has taken.
+SELECT last_value FROM event_number;
+
+-- unfinished: How far before a number those began who still write; who began after it counts for nothing.
+SELECT coalesce(max(before), 0) FROM (
+    SELECT mod(mod(:last - CAST(CAST(objid AS TEXT) AS BIGINT), 2147483647) + 2147483647, 2147483647) AS before FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 2
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND classid = CAST(CAST(hashtext(current_schema()) AS BIGINT) & 4294967295 AS OID)
+) AS writing WHERE before < 1073741823;
 
 -- numbers: Further numbers of the log.
 SELECT nextval('event_number') FROM generate_series(1, :n);
@@ -61,10 +74,9 @@ SELECT least(
 SELECT task_id, version, kind, CASE WHEN octet_length(body) <= :most OR task_id = ANY(:whole) THEN body END
 FROM payload WHERE task_id = ANY(:task_ids);
 
--- events_since: The log after a place, as far as no transaction that still runs can add to it.
+-- events_since: The log after a place, as far as nobody who still writes can add to it.
 SELECT * FROM event
-WHERE seq > :since AND (CAST(:move AS VARCHAR) IS NULL OR move = :move)
-  AND written_by < pg_snapshot_xmin(pg_current_snapshot())
+WHERE seq > :since AND seq <= :settled AND (CAST(:move AS VARCHAR) IS NULL OR move = :move)
 ORDER BY seq LIMIT :limit;
 
 -- recent_reviews: The last answers: who gave them, when the task came, was claimed, was done.

@@ -14,7 +14,7 @@ import psycopg
 import pyarrow as pa
 
 from hitl_nb.queue.backlog import Backlog
-from hitl_nb.queue.row import EVENT_COLUMNS, EventRow, TaskRow, dump_list
+from hitl_nb.queue.row import EventRow, TaskRow, dump_list
 from hitl_nb.queue.store import Transaction, settle, statements
 from hitl_nb.task import Reviewer
 
@@ -44,7 +44,6 @@ def dialect(statement: str, lock: str = "") -> str:
     """Return a named statement as PostgreSQL takes it, with the rows that it finds locked."""
     text = (statements() | statements("postgres.sql"))[statement].replace("%", "%%")
     text = re.sub(r"(?<![:\w]):([a-z]\w*)", r"%(\1)s", text)
-    text = text.replace("SELECT * FROM event", f"SELECT {', '.join(EVENT_COLUMNS)} FROM event")
     if statement.startswith("create_"):
         text = re.sub(r"\bDOUBLE\b(?! PRECISION)", "DOUBLE PRECISION", text).replace("TINYINT", "SMALLINT")
     if lock and statement == "claimable":
@@ -81,8 +80,23 @@ class PostgresEngine:
         """Run a named statement and return its rows."""
         if statement == "known_keys":
             self.rows("lock_keys", **values)
+        elif statement == "events_since":
+            values["settled"] = self._settled()
         found = self._execute(statement, values)
         return found.fetchall() if dialect(statement).startswith(("SELECT", "WITH")) else []
+
+    def _settled(self) -> int:
+        """Return up to which number the log is complete for whoever reads it next.
+
+        Numbers are taken before a commit, and commits have another order. Who takes one holds a lock since before
+        that; so numbers up to the last one, as it was before one looks at the locks, belong to those who have ended,
+        or come after a lock. What has ended by then is in a snapshot that begins only now.
+        """
+        [(last,)] = self.rows("last_number")
+        [(unfinished,)] = self.rows("unfinished", last=last)
+        if not self._locks:
+            self.connection.rollback()
+        return int(last) - int(unfinished)
 
     def _execute(self, statement: str, values: dict[str, Any]) -> psycopg.Cursor[Any]:
         given = {name: _bound(name, value) for name, value in values.items()}
