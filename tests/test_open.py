@@ -176,7 +176,17 @@ def test_a_killed_owner_leaves_the_file_free_and_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "  ", "a\0b", "http://host:1", "https://host", "postgresql://host/db?none=1", "~nobody-like-that/q", "x" * 300]
+    "url",
+    [
+        "",
+        "  ",
+        "a\0b",
+        "http://host:1",
+        "https://host",
+        "postgresql://host/db?none=1",
+        "~nobody-like-that/q",
+        "x" * 300,
+    ],
 )
 def test_what_is_no_path_is_refused(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
