@@ -273,6 +273,15 @@ class StorageFailed(QueueError):
     says = "nothing of this call was stored: {reason}; what was acknowledged before is safe"
 
 
+class OutcomeUnknown(QueueError):
+    """The server went away while it stored something, and did not come back to tell."""
+
+    says = (
+        "the server went away in the middle of a commit ({reason}), and whether this call was stored is not known; "
+        "once it is back, look with queue.get(), or repeat the call with the same submit_id or key: nothing is done twice"
+    )
+
+
 class QueueDamaged(QueueError):
     """The file, or what belongs to it, is not what was written; nothing in it was changed."""
 

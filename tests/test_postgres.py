@@ -15,7 +15,7 @@ from test_kill import check_acknowledged, check_repeats, check_whole, killed, ne
 from test_many import MOST, answered_by_processes, check_answered_once, fill
 
 from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
-from hitl_nb.errors import BadInput, KeyConflict, NotAQueue, QueueTooNew, StorageFailed
+from hitl_nb.errors import BadInput, KeyConflict, NotAQueue, OutcomeUnknown, QueueTooNew, StorageFailed
 from hitl_nb.queue import ReviewQueue, answer
 from hitl_nb.queue.postgres import PostgresStore
 from hitl_nb.queue.postgres_engine import dialect
@@ -138,6 +138,31 @@ def test_a_commit_that_breaks_off_is_asked_after_and_done_once(postgres, monkeyp
         assert queue.verify() == []
 
 
+def test_a_commit_of_which_nobody_can_tell_is_said_to_be_unknown(own_server, monkeypatch):
+    monkeypatch.setattr("hitl_nb.queue.postgres.PATIENCE", 0.5)
+    with open_queue(new_schema(own_server)) as queue:
+        task = ask(queue)
+
+        def broken(connection):
+            stop(own_server)
+            raise psycopg.OperationalError("the connection broke")
+
+        monkeypatch.setattr(psycopg.Connection, "commit", broken)
+        with pytest.raises(OutcomeUnknown, match="repeat the call with the same submit_id"):
+            queue.resolve(task, "ann", "approve", submit_id="once")
+        monkeypatch.undo()
+        own_server.ensure_postgres_running()
+        assert queue.resolve(task, "ann", "approve", submit_id="once").number == 1
+        assert queue.verify() == []
+
+
+def test_a_limit_of_time_that_the_server_has_is_named(postgres):
+    with open_queue(postgres.replace("search_path", "statement_timeout%3D300%20-csearch_path")) as queue:
+        with pytest.raises(StorageFailed, match="statement timeout"):
+            queue.store.write(lambda tx: tx.engine.connection.execute("SELECT pg_sleep(9)"))
+        assert queue.stats().total == 0
+
+
 @pytest.mark.parametrize("notifies", [True, False])
 def test_what_another_process_answers_wakes_who_waits_here(postgres, notifies):
     here, there = (ReviewQueue(PostgresStore(postgres, notifies=notifies)) for _ in range(2))
@@ -219,6 +244,24 @@ def test_events_of_a_task_are_numbered_as_they_happened_though_one_process_began
     here.rebuild()
     assert here.get(task).status == "disputed"
     assert "bob objected: look again" in here.explain(task)
+
+
+def test_a_claim_gets_the_last_task_though_somebody_looks_at_it_just_then(both):
+    here, there = both
+    task, held, claimed = ask(here), threading.Event(), []
+
+    def look(tx):
+        tx.task(task)
+        held.set()
+        time.sleep(0.5)  # meanwhile the claim finds it locked
+
+    looks = threading.Thread(target=here.store.write, args=(look,))
+    looks.start()
+    held.wait(60)
+    claimed = there.claim("ann")
+    looks.join()
+    assert [one.task_id for one in claimed] == [task]
+    assert here.claim("bob") == []
 
 
 def test_one_key_at_two_processes_at_once_is_one_task(both):

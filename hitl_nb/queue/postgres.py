@@ -17,7 +17,7 @@ import psycopg
 import pyarrow as pa
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from hitl_nb.errors import BadInput, QueueClosed, StorageFailed
+from hitl_nb.errors import BadInput, OutcomeUnknown, QueueClosed, StorageFailed
 from hitl_nb.queue.backlog import RECENT, Backlog
 from hitl_nb.queue.change import copied
 from hitl_nb.queue.postgres_engine import TRIES, PostgresEngine, PostgresTransaction, column_type, dialect, plain_table
@@ -26,6 +26,9 @@ from hitl_nb.queue.store import Transaction
 from hitl_nb.task import OPEN, Status
 
 T = TypeVar("T")
+
+#: what others do to a unit of work that is then done again
+_IN_THE_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
 #: connections of one process for units of work; one more listens, and one more brings frames
 MOST = 6
@@ -138,7 +141,7 @@ class PostgresStore:
         for _ in range(TRIES):
             try:
                 done: tuple[T, PostgresTransaction] = self._with(lambda c: self._stored(c, work))
-            except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+            except _IN_THE_WAY:
                 continue
             self._follow(done[1])
             return done[0]
@@ -168,12 +171,11 @@ class PostgresStore:
                     [(fate,)] = connection.execute(dialect("fate"), {"xid": xid}).fetchall()
                     if fate != "in progress":
                         return str(fate)
+                    found = "it is still in progress"
             except psycopg.OperationalError as error:
-                if time.monotonic() > until:
-                    reason = f"the server went away in the middle of a commit ({_first(error)}); whether it is stored "
-                    raise StorageFailed(
-                        reason=f"{reason}is not known: repeat it with the same submit_id or key"
-                    ) from error
+                found = _first(error)
+            if time.monotonic() > until:
+                raise OutcomeUnknown(reason=found)
             time.sleep(0.2)
 
     def read(self, work: Callable[[Transaction], T], *, search: bool = True) -> T:
@@ -201,8 +203,10 @@ class PostgresStore:
                 with _told(), self._connection(reads) as connection:
                     return what(connection)
             except (psycopg.OperationalError, PoolTimeout) as error:
-                if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.DeadlockDetected):
+                if isinstance(error, _IN_THE_WAY):
                     raise
+                if isinstance(error, psycopg.errors.QueryCanceled):  # the server's own limit of time
+                    raise StorageFailed(reason=_first(error)) from error
                 if time.monotonic() > until:
                     reason = (
                         f"{self.name} does not answer ({_first(error)}); see whether the server runs, then try again"
@@ -372,8 +376,6 @@ def _told() -> Iterator[None]:
     except (psycopg.OperationalError, PoolTimeout):
         raise
     except psycopg.Error as error:
-        if isinstance(error, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected):
-            raise
         raise StorageFailed(reason=_first(error)) from error
 
 

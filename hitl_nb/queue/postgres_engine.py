@@ -102,6 +102,10 @@ class PostgresEngine:
         given = {name: _bound(name, value) for name, value in values.items()}
         return self.connection.execute(dialect(statement, self._locks.get(statement, "")), given or None)
 
+    def wait_for_others(self) -> None:
+        """Pass over no task any more that others hold."""
+        self._locks["claimable"] = "FOR UPDATE"
+
     def put(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Append rows."""
         if len(rows) > FEW:
@@ -185,6 +189,8 @@ def _bound(name: str, value: Any) -> Any:
 class PostgresTransaction(Transaction):
     """A unit of work among those of other processes: it locks the rows that it changes."""
 
+    engine: PostgresEngine
+
     def __init__(self, engine: PostgresEngine, now: datetime, backlog: Backlog, numbers: Sequence[int]) -> None:
         super().__init__(engine, now, numbers[0] - 1 if numbers else 0, backlog)
         self._numbers = deque(numbers)
@@ -208,16 +214,25 @@ class PostgresTransaction(Transaction):
 
     def best(self, reviewer: Reviewer, expertise: Sequence[str], n: int) -> list[TaskRow] | None:
         """Return the ``n`` tasks that a reviewer gets next, locked; those that they skipped come last."""
+        found = self._best(reviewer, expertise, n)
+        if found or not self.engine.skips:
+            return found
+        self.engine.wait_for_others()  # who holds the last ones may let go of them
+        return self._best(reviewer, expertise, n)
+
+    def _best(self, reviewer: Reviewer, expertise: Sequence[str], n: int) -> list[TaskRow]:
         me = dump_list(reviewer.id)
         words = {"answered": f", {me}]", "me": me, "adjudicates": reviewer.adjudicates}
-        words["expertises"] = ["", *expertise]
+        words["expertises"] = ["", *sorted(expertise)]
         for _ in range(TRIES):
             fresh = self._first(n, passed=False, **words)
             found = fresh + ([] if len(fresh) == n else self._skipped(fresh, n, words))
-            kept = found if self.skips else [row for row in found if self._still(row)]
+            kept = found if self.engine.skips else [row for row in found if self._still(row)]
             if len(kept) == len(found):
                 return kept
-        return kept
+        if kept:
+            return kept
+        raise psycopg.errors.SerializationFailure("others were faster each time")
 
     def _skipped(self, fresh: list[TaskRow], n: int, words: dict[str, Any]) -> list[TaskRow]:
         known = {row.task_id for row in fresh}
@@ -230,11 +245,6 @@ class PostgresTransaction(Transaction):
     def _still(self, row: TaskRow) -> bool:
         """Lock a row, and look whether it is as it was."""
         return self.task(row.task_id) == row
-
-    @property
-    def skips(self) -> bool:
-        """Whether rows that others hold can be passed over."""
-        return bool(getattr(self.engine, "skips", True))
 
     def ahead(self, expertise: Sequence[str]) -> list[str]:
         """Return none: payloads are read one by one."""
