@@ -278,7 +278,7 @@ class OutcomeUnknown(QueueError):
 
     says = (
         "the server went away in the middle of a commit ({reason}), and whether this call was stored is not known; "
-        "once it is back, look with queue.get(), or repeat the call with the same submit_id or key: nothing is done twice"
+        "once it is back, look with queue.get(), or repeat the call with the same submit_id or key: it is stored once"
     )
 
 

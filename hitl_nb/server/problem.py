@@ -25,6 +25,7 @@ STATUS: tuple[tuple[type[HitlError], int], ...] = (
     (errors.TaskWithdrawn, 410),
     (errors.QueueClosed, 503),
     (errors.ServerBusy, 503),
+    (errors.OutcomeUnknown, 504),
     (errors.StorageFailed, 507),
     (errors.OwnerFailed, 500),
     (errors.QueueError, 409),
