@@ -350,6 +350,18 @@ def test_a_frame_is_stored_as_in_a_file(postgres, clock):
     assert found[0][1:] == found[1][1:]
 
 
+def test_a_frame_that_is_refused_leaves_no_text_behind(postgres):
+    inputs, said = pd.DataFrame({"n": range(600)}), pd.DataFrame({"label": ["a"] * 600, "confidence": 0.5})
+    with open_queue(postgres) as queue:
+        orchestrator, keys = Orchestrator(queue=queue, policy=Policy(0.85)), [f"k{i}" for i in range(600)]
+        orchestrator.process_frame(inputs, said, key=keys)
+        with pytest.raises(KeyConflict):
+            orchestrator.process_frame(inputs + 1, said, key=keys)
+        with psycopg.connect(postgres) as connection:
+            here = "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema() ORDER BY 1"
+            assert [name for (name,) in connection.execute(here)] == ["event", "meta", "payload", "task", "token"]
+
+
 def test_numbers_of_any_width_come_into_their_columns(postgres):
     with open_queue(postgres) as queue:
         task = ask(queue)

@@ -138,18 +138,31 @@ class PostgresStore:
         It is done again if another one got in its way or the connection broke before it was stored. Where the
         connection breaks in the middle of the commit, the server is asked what became of it.
         """
-        for _ in range(TRIES):
-            try:
-                done: tuple[T, PostgresTransaction] = self._with(lambda c: self._stored(c, work))
-            except _IN_THE_WAY:
-                continue
-            self._follow(done[1])
-            return done[0]
+        staged: list[str] = []
+        try:
+            for _ in range(TRIES):
+                try:
+                    done: tuple[T, PostgresTransaction] = self._with(lambda c: self._stored(c, work, staged))
+                except _IN_THE_WAY:
+                    continue
+                self._follow(done[1])
+                return done[0]
+        finally:
+            self._drop(staged)
         raise StorageFailed(reason=f"others got in the way {TRIES} times; try again")
 
-    def _stored(self, connection: psycopg.Connection[Any], work: Callable[[Transaction], T]) -> tuple[T, Any]:
+    def _drop(self, staged: list[str]) -> None:
+        """Drop tables that rows of a batch came in; those of a killed process go when somebody opens the queue."""
+        if staged:
+            with suppress(Exception), self._pool.connection() as connection:
+                connection.execute(f"DROP TABLE IF EXISTS {', '.join(staged)}")
+
+    def _stored(
+        self, connection: psycopg.Connection[Any], work: Callable[[Transaction], T], staged: list[str]
+    ) -> tuple[T, Any]:
         with connection.pipeline():  # what needs no answer goes with what comes next
             engine = self._engine(connection, True)
+            engine.staged = staged
             [(xid, now, numbers)] = engine.rows("begin")
             self._heard = now, time.monotonic()
             tx = PostgresTransaction(engine, self._time(now), self._lazy(), numbers)

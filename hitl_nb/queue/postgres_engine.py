@@ -70,6 +70,8 @@ class PostgresEngine:
         self, connection: psycopg.Connection[Any], writes: bool, skips: bool, ingest: Callable[[str, pa.Table], None]
     ) -> None:
         self.connection, self._ingest, self.skips = connection, ingest, skips
+        #: tables that rows of a batch came in; they go when the transaction has ended
+        self.staged: list[str] = []
         self._locks = dict.fromkeys(LOCKED, "FOR UPDATE") if writes else {}
         if writes:
             self._locks |= dict.fromkeys(PASSING, "FOR UPDATE SKIP LOCKED" if skips else "FOR UPDATE")
@@ -130,11 +132,11 @@ class PostgresEngine:
         types = dict(self.connection.execute(_COLUMNS, [table]).fetchall())
         chosen = ", ".join(f"{name}::{types[name]}" for name in data.column_names)
         self.connection.execute(f"INSERT INTO {table} ({names}) SELECT {chosen} FROM {staged}")
-        self.connection.execute(f"DROP TABLE {staged}")
 
     def _staged(self, data: pa.Table) -> str:
         """Bring a table to the server, and return its name there."""
         staged = f"{STAGING}{datetime.now(UTC):%Y%m%d}_{uuid4().hex}"
+        self.staged.append(staged)
         self._ingest(staged, data)
         return staged
 
@@ -158,7 +160,6 @@ class PostgresEngine:
     def _give(self, given: pa.Table) -> None:
         staged = self._staged(given)
         self.connection.execute(f"CREATE TEMP TABLE given ON COMMIT DROP AS SELECT * FROM {staged}")
-        self.connection.execute(f"DROP TABLE {staged}")
 
 
 def column_type(kind: pa.DataType) -> str:
