@@ -36,6 +36,9 @@ SELECT coalesce(max(before), 0) FROM (
 -- numbers: Further numbers of the log.
 SELECT nextval('event_number') FROM generate_series(1, :n);
 
+-- count_anew: Let the planner know how many lines of each kind there are now.
+ANALYZE payload, event, task;
+
 -- now: The time.
 SELECT clock_timestamp() AT TIME ZONE 'UTC';
 

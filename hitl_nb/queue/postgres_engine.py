@@ -22,6 +22,8 @@ from hitl_nb.task import Reviewer
 TRIES = 20
 #: rows up to which parameters are sent one by one; more go through a table of their own
 FEW = 500
+#: tasks of one frame from which the planner must count anew, before the server does so by itself
+MANY = 5_000
 #: how a table begins that rows of a batch wait in; the day stands behind it
 STAGING = "hitl_staging_"
 #: Arrow types as columns
@@ -260,6 +262,8 @@ class PostgresTransaction(Transaction):
         """Write payloads, events and rows."""
         super().flush()
         settle(self.engine, self.changed.values())
+        if sum(self.arrived.values()) >= MANY:  # or claims would be planned for the table as it was
+            self.engine.rows("count_anew")
 
 
 def _urgency(row: TaskRow) -> tuple[int, datetime, str]:
