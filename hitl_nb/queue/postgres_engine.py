@@ -230,7 +230,7 @@ class PostgresTransaction(Transaction):
         for _ in range(TRIES):
             fresh = self._first(n, passed=False, **words)
             found = fresh + ([] if len(fresh) == n else self._skipped(fresh, n, words))
-            kept = found if self.engine.skips else [row for row in found if self._still(row)]
+            kept = found if self.engine.skips else [row for row in found if self.task(row.task_id) == row]  # locked now
             if len(kept) == len(found):
                 return kept
         if kept:
@@ -244,10 +244,6 @@ class PostgresTransaction(Transaction):
 
     def _first(self, n: int, **words: Any) -> list[TaskRow]:
         return sorted(self.tasks("claimable", **words, n=n), key=_urgency)[:n]
-
-    def _still(self, row: TaskRow) -> bool:
-        """Lock a row, and look whether it is as it was."""
-        return self.task(row.task_id) == row
 
     def ahead(self, expertise: Sequence[str]) -> list[str]:
         """Return none: payloads are read one by one."""
