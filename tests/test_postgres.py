@@ -169,7 +169,6 @@ def test_what_another_process_answers_wakes_who_waits_here(postgres, notifies):
     task, woken = ask(here), threading.Event()
     end = here.watch(task, woken.set)
     assert not woken.is_set()
-    time.sleep(1.5)  # it listens by now, or has looked once
     there.resolve(task, "ann", "approve")
     assert woken.wait(60)
     end()

@@ -260,6 +260,7 @@ class PostgresStore:
         """Call ``wake`` after each change of a task, by whatever process; returns what ends it."""
         with self._lock:
             self._watchers[task_id].append(wake)
+        self._with(self._look_at_watched, reads=True)  # what changes from here on is seen, whenever the next look comes
         self._start(self._listen, "listens")
 
         def end() -> None:
@@ -312,12 +313,13 @@ class PostgresStore:
                 time.sleep(POLL)
 
     def _look_at_watched(self, connection: psycopg.Connection[Any]) -> None:
+        found = connection.execute(
+            "SELECT task_id::text, seq FROM task WHERE task_id = ANY(%s::uuid[])", [[*self._watchers]]
+        )
         with self._lock:
-            watched = list(self._watchers)
-        found = connection.execute("SELECT task_id::text, seq FROM task WHERE task_id = ANY(%s::uuid[])", [watched])
-        now = dict(found.fetchall())
-        changed = [task_id for task_id, seq in now.items() if self._seen.get(task_id, seq) != seq]
-        self._seen = now
+            before, self._seen = self._seen, self._seen | dict(found.fetchall())
+            changed = [task_id for task_id, seq in self._seen.items() if before.get(task_id, seq) != seq]
+            self._seen = {task_id: seq for task_id, seq in self._seen.items() if task_id in self._watchers}
         self._wake(changed)
 
     # -- copies
