@@ -272,12 +272,12 @@ class Demo:
             ("model in use", loop.learner.champion.version if loop.learner.champion else "none"),
             ("queue file", f"{self.path}  (see it: hitl-nb stats {self.path})"),
         ]
-        return DemoReport(rows=rows, retrains=retrains, audits=counts.audited)
+        return DemoReport(rows=rows, retrains=retrains, audits=counts.audit_counts[1])
 
 
 def audit_lines(counts: Stats) -> list[tuple[str, str]]:
     """Return what the audits say, and what they cannot say."""
-    first, twice = (counts.disagreed, counts.audited), (counts.differed, counts.judged_twice)
+    first, twice = counts.audit_counts[:2], counts.audit_counts[2:]
     rows = [("audited disagreement", str(clopper_pearson(*first)))]
     estimates: list[tuple[str, Callable[[], Interval]]] = [
         ("reviewer error", lambda: reviewer_error(*twice)),
@@ -285,7 +285,7 @@ def audit_lines(counts: Stats) -> list[tuple[str, str]]:
     ]
     for what, find in estimates:
         try:
-            rows.append((what, f"{find()}, {counts.judged_twice} audits judged twice"))
+            rows.append((what, f"{find()}, {twice[1]} audits judged twice"))
         except EvidenceError as error:
             rows.append((what, str(error)))
     return rows

@@ -247,7 +247,7 @@ def test_an_owner_that_stopped_is_not_asked_again_and_again(tmp_path):
         queue.store.close()  # as after a fatal error of the engine
         assert not line.answers(LONG)
         with pytest.raises(OwnerGone):
-            line.ask("stats", http.wire.dump({"args": [], "more": {}, "request": None, "again": False}))
+            line.ask("stats", http.wire.dump({"args": [], "more": {}, "request": "1", "again": False}))
 
 
 @pytest.mark.parametrize(

@@ -542,7 +542,7 @@ INSIDE = {"Authorization": "Bearer a long token"}
 
 def test_only_the_calls_of_a_queue_are_there(door):
     _, _, bare = door
-    nothing = wire.dump({"args": [], "more": {}, "request": None, "again": False})
+    nothing = wire.dump({"args": [], "more": {}, "request": "1", "again": False})
     for call in ("close", "__init__", "_write", "store", "leaving", "watch", "new_ids", "ended", "__class__"):
         assert bare.post(f"/queue/{call}", headers=INSIDE, content=nothing).status_code == 422
     for place in ("/docs", "/openapi.json", "/", "//queue/stats", "/queue/stats/x"):

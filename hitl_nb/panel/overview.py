@@ -297,7 +297,10 @@ class QueueView:
 
 
 def _disagreement(found: Stats) -> str:
-    return str(always_valid(found.disagreed, found.audited)) if found.audited else "none judged yet"
+    if found.audited is None:
+        return "told to admins alone"
+    wrong, judged, *_ = found.audit_counts
+    return str(always_valid(wrong, judged)) if judged else "none judged yet"
 
 
 def pause(every: float, cost: float) -> float:

@@ -315,8 +315,7 @@ def _close(widget: Any) -> None:
 
 
 def _audits(queue: ReviewQueue) -> tuple[int, int]:
-    found = queue.stats()
-    return found.disagreed, found.audited
+    return queue.stats().audit_counts[:2]
 
 
 def _retrain(loop: Any, report: Callable[[str], None]) -> Any:

@@ -15,7 +15,7 @@ from hitl_nb.errors import BadInput, KeyConflict, NoCanonicalForm, TooLarge
 from hitl_nb.payload import MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, canonical, parse
 from hitl_nb.queue.row import COLUMNS, TaskRow
 from hitl_nb.queue.store import Transaction
-from hitl_nb.queue.submit import first_body
+from hitl_nb.queue.submit import first_body, known_id
 from hitl_nb.task import OPEN
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class FrameSubmission:
     texts: dict[str, Sequence[str | None]] = field(default_factory=dict)
     #: number by which each key is found, int64; None without keys
     key_hashes: Array | None = None
+    #: whether another process made its ids, which may be those of tasks that are there
+    foreign: bool = False
 
     def take(self, rows: Array) -> FrameSubmission:
         """Return some of the rows."""
@@ -89,7 +91,8 @@ def _plain(data: pd.DataFrame) -> pd.DataFrame:
     def plain(series: pd.Series[Any]) -> pd.Series[Any]:
         return series if _is_typed(series) else pd.Series(series.tolist(), index=data.index, dtype=object)
 
-    index = data.index if isinstance(data.index, pd.RangeIndex) else data.index.map(str)  # for what errors say
+    counted = data.index.equals(pd.RangeIndex(len(data)))
+    index = pd.RangeIndex(len(data)) if counted else data.index.map(str)  # for what errors say
     plain_data = pd.DataFrame({name: plain(data[name]) for name in data.columns}, index=data.index)
     return plain_data.set_axis(index.rename(None))
 
@@ -108,6 +111,10 @@ def store_frame(
     if known:
         rest = np.setdiff1d(np.arange(len(frame.task_id)), list(known))
         frame = frame.take(rest)
+    if frame.foreign and len(frame.task_id):
+        twice = tx.engine.arrow("known_ids", pa.table({"task_id": frame.task_id}))["task_id"].to_pylist()
+        if twice:
+            raise known_id(str(twice[0]))
     _store(tx, frame, progress)
     return known
 

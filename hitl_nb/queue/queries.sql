@@ -129,6 +129,9 @@ SELECT task_id, key_hash FROM task WHERE key_hash = ANY(:hashes);
 -- rows_of_keys: Which tasks the keys of a batch may belong to.
 SELECT given.line, CAST(task.task_id AS VARCHAR) AS task_id FROM given JOIN task ON task.key_hash = given.key_hash;
 
+-- known_ids: A task that has an id of a batch.
+SELECT CAST(task.task_id AS VARCHAR) AS task_id FROM given JOIN task ON task.task_id = CAST(given.task_id AS UUID) LIMIT 1;
+
 -- content_of_keys: Whether tasks have the keys of a batch, and came with the same content.
 SELECT given.line, key.body = given.key, input.body = given.input AND prediction.body = given.prediction FROM given
 JOIN payload AS key ON key.task_id = CAST(given.task_id AS UUID) AND key.kind = 'key' AND key.version = 1

@@ -38,14 +38,14 @@ class Stats:
     automatic: int = 0
     #: random audits drawn, with a known probability; what a caller asked to audit was chosen and is none
     audits: int = 0
-    #: random audits judged at least once
-    audited: int = 0
+    #: random audits judged at least once; None: not told to reviewers over the network, who judge them blind
+    audited: int | None = 0
     #: random audits whose first standing judgement disagrees with the model; a later one never replaces it
-    disagreed: int = 0
+    disagreed: int | None = 0
     #: random audits that two people judged without knowing of each other; adjudicators know
-    judged_twice: int = 0
+    judged_twice: int | None = 0
     #: of those, how often one agreed with the model and the other did not
-    differed: int = 0
+    differed: int | None = 0
     #: answers by reviewer
     reviewers: dict[str, int] = field(default_factory=dict)
     #: of those, how many in the last hour
@@ -62,6 +62,11 @@ class Stats:
     total: int = 0
     #: when it was counted, by the queue's time
     at_time: datetime | None = None
+
+    @property
+    def audit_counts(self) -> tuple[int, int, int, int]:
+        """Disagreed of audited, and differed of judged twice; zeros where they are not told."""
+        return self.disagreed or 0, self.audited or 0, self.differed or 0, self.judged_twice or 0
 
     @property
     def automatic_share(self) -> float | None:

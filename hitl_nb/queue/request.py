@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from hitl_nb.errors import BadInput, QueueClosed, TaskNotFound
-from hitl_nb.payload import canonical, parse
 from hitl_nb.queue import read
 from hitl_nb.queue.change import Forgotten, forgotten
 from hitl_nb.queue.queue import ReviewQueue
@@ -92,22 +91,6 @@ class Requests:
             yield seen
 
 
-def checked(call: str, args: Sequence[Any]) -> None:
-    """Refuse texts from outside that are not the canonical ones."""
-    texts: list[str] = []
-    kind = {"store_decided": "Submission", "store_frame": "FrameSubmission"}.get(call)
-    if kind is not None and (not args or type(args[0]).__name__ != kind):
-        raise BadInput(name="arguments", value=call, remedy=f"the first is a {kind}; use the same version on both")
-    if call == "store_decided":
-        texts = list(args[0].texts.values())
-    elif call == "store_frame":
-        texts = [text for column in args[0].texts.values() for text in column if text is not None]
-    for text in texts:
-        if canonical(parse(text)) != text:
-            remedy = "it is not in the canonical form; send what canonical() makes"
-            raise BadInput(name="text", value=text, remedy=remedy)
-
-
 def _nothing(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Any:
     return None
 
@@ -123,7 +106,7 @@ def _same_tasks(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any])
 
 
 def _same_row(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Any:
-    return queue.store.read(lambda tx: tx.task(args[0].row.task_id), search=False)
+    return queue.store.read(lambda tx: tx.task(str(events[0].task_id)), search=False)
 
 
 def _same_leases(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any]) -> Any:

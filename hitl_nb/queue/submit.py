@@ -45,6 +45,8 @@ class Submission:
     audited: bool = False
     #: deadline of that audit, naive UTC
     audit_deadline: datetime | None = None
+    #: whether another process made its id, which may be that of a task that is there
+    foreign: bool = False
 
 
 def first_body(row: TaskRow) -> str:
@@ -146,12 +148,16 @@ def store(tx: Transaction, submission: Submission) -> TaskRow:
     ------
     KeyConflict
         The key belongs to a task with other content.
+    BadInput
+        A task has this id.
     """
     row = submission.row
     if row.key_hash is not None:
         known = known_key(tx, row.key_hash, submission.texts)
         if known is not None:
             return known
+    if submission.foreign and (tx.near(row.task_id) or tx.rows("get_task", task_id=row.task_id)):
+        raise known_id(row.task_id)
     for kind, text in submission.texts.items():
         tx.store(row.task_id, 1, kind, text)
     row = tx.create(row, first_body(row))
@@ -159,6 +165,11 @@ def store(tx: Transaction, submission: Submission) -> TaskRow:
         return row
     due = submission.audit_deadline
     return tx.move(row, Move.AUDIT, Status.PENDING, audit=True, deadline=due, due_at=due)
+
+
+def known_id(task_id: str) -> BadInput:
+    """Return what is said of a new task whose id another has."""
+    return BadInput(name="task_id", value=task_id, remedy="a task has this id; make one with new_ids() for each")
 
 
 def known_key(tx: Transaction, hashed: int, given: Mapping[str, str]) -> TaskRow | None:

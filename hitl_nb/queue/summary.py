@@ -24,6 +24,7 @@ def of_queue(queue: ReviewQueue) -> Table:
     if queue.closed:
         return table(f"{name}, closed", notes=["open_queue(path) opens a file again"])
     found = queue.store.read(stats)
+    wrong, judged, *_ = found.audit_counts
     share, waiting = found.automatic_share, sum(found.open_by_priority.values())
     rows = [
         ("decisions", f"{found.total}"),
@@ -36,8 +37,8 @@ def of_queue(queue: ReviewQueue) -> Table:
         ("overdue", f"{found.overdue}"),
         ("answers", _counts(found.outcome)),
         ("reviewers", _counts(found.reviewers)),
-        ("audits", f"{found.audits} drawn, {found.audited} judged"),
-        ("audited disagreement", str(clopper_pearson(found.disagreed, found.audited)) if found.audited else "none yet"),
+        ("audits", f"{found.audits} drawn, {judged} judged"),
+        ("audited disagreement", str(clopper_pearson(wrong, judged)) if judged else "none yet"),
     ]
     todo = 'next: ReviewPanel(queue) shows one after the other, queue.claim("me") hands one out' if waiting else ""
     return table(f"{name}, {waiting:,} open", rows=rows, notes=[todo or "nothing waits for a person"])

@@ -12,14 +12,22 @@ from functools import cache
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from hitl_nb import errors
 from hitl_nb.errors import BadInput, HitlError, NoCanonicalForm, TooLarge, plain
 from hitl_nb.payload import MAX_DEPTH, decode_tag, encode
 
 #: largest message either way, in bytes
 MAX_BYTES = 256 * 2**20
+#: longest id of a request, in characters
+MAX_REQUEST = 200
 #: levels that a message adds around a payload
 _MORE_DEPTH = 12
+#: text columns that travel, by the name of their type
+_TEXTS = ("str", "string")
+#: what makes the value of what stands under a tag
+Tags = dict[str, Callable[[Any, Any], Any]]
 
 
 @cache
@@ -73,21 +81,28 @@ def load(data: bytes) -> Any:
     BadInput
         It is none that ``dump`` makes.
     """
-    try:
-        return _unpack(json.loads(data))
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, ImportError) as error:
-        remedy = f"this is no message of this package ({type(error).__name__}: {error}); use the same version on both"
-        raise BadInput(name="message", value=data[:100], remedy=remedy) from None
+    return _load(data, _TAGS)
 
 
-def load_call(data: bytes) -> tuple[list[Any], dict[str, Any], str | None, bool]:
-    """Return what a client asks for: arguments, named arguments, the id of its request, and whether it asks again."""
-    asked = load(data)
+def load_call(data: bytes) -> tuple[list[Any], dict[str, Any], str, bool]:
+    """Return what a client asks for: arguments, named arguments, the id of its request, and whether it asks again.
+
+    A frame comes as numbers and texts alone: Arrow that a stranger made is not opened.
+    """
+    asked = _load(data, _TAGS_OF_A_CALL)
     match asked:
-        case {"args": list(args), "more": dict(more), "request": str() | None as request, "again": bool(again)}:
-            if all(isinstance(name, str) for name in more):
+        case {"args": list(args), "more": dict(more), "request": str(request), "again": bool(again)}:
+            if all(isinstance(name, str) for name in more) and len(request) <= MAX_REQUEST:
                 return args, more, request, again
     raise BadInput(name="message", value=data[:100], remedy="this is no call; use the same version on both")
+
+
+def _load(data: bytes, tags: Tags) -> Any:
+    try:
+        return _unpack(json.loads(data), tags)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, ImportError) as error:
+        remedy = f"this is no message of this package ({type(error).__name__}: {error}); use the same version on both"
+        raise BadInput(name="message", value=data[:100], remedy=remedy) from None
 
 
 def dump_error(error: HitlError) -> bytes:
@@ -161,90 +176,137 @@ def _pack_record(value: Any, where: str, depth: int) -> Any:
     return {"$record": [name, items]}
 
 
-def _pack_arrow(table: Any) -> str:
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return base64.b64encode(sink.getvalue()).decode()
-
-
 def _pack_frame(frame: Any) -> Any:
+    """Return a frame of numbers, texts and plain cells as lists; any other goes as Arrow, which only answers may."""
+    names, index = frame.columns, frame.index
+    counted = _is_counted(index)
+    plain_index = counted or (index.name is None and all(type(label) is str for label in index))
+    if not plain_index or not names.is_unique or not all(type(name) is str for name in names):
+        return _pack_arrow(frame)
+    if not all(_kind(frame[name].dtype) for name in names):
+        return _pack_arrow(frame)
+    columns = [_pack_column(frame[name], name) for name in names]
+    return {"$columns": [len(frame), None if counted else index.tolist(), list(names), columns]}
+
+
+def _is_counted(index: Any) -> bool:
+    import pandas as pd
+
+    return isinstance(index, pd.RangeIndex) and index.name is None and (index.start, index.step) == (0, 1)
+
+
+def _kind(dtype: Any) -> str | None:
+    """Return as what a column travels: numbers, object, or the name of its text type; None: as Arrow."""
+    if isinstance(dtype, np.dtype):
+        return "object" if dtype.kind == "O" else "numbers" if dtype.kind in "biuf" else None
+    return str(dtype) if str(dtype) in _TEXTS else None
+
+
+def _pack_column(column: Any, name: str) -> Any:
+    kind = _kind(column.dtype)
+    if kind == "numbers":
+        return encode(column.to_numpy(), name, 0)
+    return {str(kind): [cell if type(cell) is str else _pack(cell, name, 0) for cell in column.tolist()]}
+
+
+def _pack_arrow(frame: Any) -> Any:
     import pyarrow as pa
 
     numbered = frame.set_axis([str(i) for i in range(frame.shape[1])], axis=1)
     odd = [name for name in numbered.columns if numbered[name].dtype == object]
     names = dict(zip(numbered.columns, map(str, frame.columns), strict=True))
     cells = {name: [_pack(cell, names[name], 0) for cell in numbered[name].tolist()] for name in odd}
-    rest = pa.Table.from_pandas(numbered.drop(columns=odd))
-    return {"$frame": [list(frame.columns), _pack_arrow(rest), cells]}
-
-
-def _pack_array(array: Any) -> Any:
-    import pyarrow as pa
-
-    return {"$arrow": _pack_arrow(pa.table({"values": array}))}
+    rest, sink = pa.Table.from_pandas(numbered.drop(columns=odd)), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rest.schema) as stream:
+        stream.write_table(rest)
+    return {"$frame": [list(frame.columns), base64.b64encode(sink.getvalue()).decode(), cells]}
 
 
 _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "pandas.DataFrame": _pack_frame,
     "pandas.NAType": lambda value: {"$missing": "NA"},
     "pandas.NaTType": lambda value: {"$missing": "NaT"},
-    "pyarrow.StringArray": _pack_array,
-    "pyarrow.LargeStringArray": _pack_array,
-    "pyarrow.ChunkedArray": _pack_array,
+    "pyarrow.StringArray": lambda array: {"$texts": array.to_pylist()},
+    "pyarrow.LargeStringArray": lambda array: {"$texts": array.to_pylist()},
+    "pyarrow.ChunkedArray": lambda array: {"$texts": array.to_pylist()},
 }
 
 
-def _unpack(value: Any) -> Any:
+def _unpack(value: Any, tags: Tags) -> Any:
     if isinstance(value, list):
-        return [_unpack(item) for item in value]
+        return [_unpack(item, tags) for item in value]
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
         tag, inner = next(iter(value.items()))
         if tag.startswith("$"):
-            return _TAGS[tag](inner) if tag in _TAGS else decode_tag(tag, inner)
-    return {key: _unpack(item) for key, item in value.items()}
+            return tags[tag](inner, tags) if tag in tags else decode_tag(tag, inner)
+    return {key: _unpack(item, tags) for key, item in value.items()}
 
 
-def _unpack_record(inner: Any) -> Any:
+def _unpack_record(inner: Any, tags: Tags) -> Any:
     name, items = inner
-    return _record(name)(**{key: _unpack(item) for key, item in items.items()})
+    return _record(name)(**{key: _unpack(item, tags) for key, item in items.items()})
 
 
-def _unpack_arrow(text: str) -> Any:
-    import pyarrow as pa
-
-    with pa.ipc.open_stream(pa.py_buffer(base64.b64decode(text, validate=True))) as stream:
-        return stream.read_all()
-
-
-def _unpack_frame(inner: Any) -> Any:
+def _unpack_columns(inner: Any, tags: Tags) -> Any:
     import pandas as pd
 
+    n, index, names, columns = inner
+    if type(n) is not int or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+        raise ValueError("columns without names of their own")
+    place = pd.RangeIndex(n) if index is None else pd.Index(list(index))
+    made = {name: _unpack_column(column, tags) for name, column in zip(names, columns, strict=True)}
+    return pd.DataFrame({name: series.set_axis(place) for name, series in made.items()}, index=place)
+
+
+def _unpack_column(packed: Any, tags: Tags) -> Any:
+    import pandas as pd
+
+    [(kind, cells)] = packed.items()
+    if kind == "$array":
+        return pd.Series(decode_tag(kind, cells))  # of one dimension, or this fails
+    if kind not in ("object", *_TEXTS):
+        raise ValueError("no column")
+    return pd.Series([_unpack(cell, tags) for cell in cells], dtype=kind)
+
+
+def _unpack_arrow(inner: Any, tags: Tags) -> Any:
+    import pandas as pd
+    import pyarrow as pa
+
     names, data, cells = inner
-    frame = _unpack_arrow(data).to_pandas()
-    odd = {name: pd.Series(list(map(_unpack, c)), index=frame.index, dtype=object) for name, c in cells.items()}
+    with pa.ipc.open_stream(pa.py_buffer(base64.b64decode(data, validate=True))) as stream:
+        frame = stream.read_all().to_pandas()
+    odd = {
+        name: pd.Series([_unpack(cell, tags) for cell in c], index=frame.index, dtype=object)
+        for name, c in cells.items()
+    }
     numbered = pd.DataFrame({**{name: frame[name] for name in frame.columns}, **odd}, index=frame.index)
     return numbered[[str(i) for i in range(len(names))]].set_axis(names, axis=1)
 
 
-def _unpack_missing(name: str) -> Any:
+def _unpack_texts(inner: Any, tags: Tags) -> Any:
+    import pyarrow as pa
+
+    return pa.array(inner, pa.string())
+
+
+def _unpack_missing(name: Any, tags: Tags) -> Any:
     import pandas as pd
 
     return {"NA": pd.NA, "NaT": pd.NaT}[name]
 
 
-_TAGS: dict[str, Callable[[Any], Any]] = {
-    "$plain": plain,
-    "$word": lambda inner: _records()[inner[0]](inner[1]),
-    "$tuple": lambda inner: tuple(map(_unpack, inner)),
-    "$span": lambda inner: timedelta(days=inner[0], seconds=inner[1], microseconds=inner[2]),
-    "$pairs": lambda inner: {_unpack(key): _unpack(item) for key, item in inner},
+_TAGS_OF_A_CALL: Tags = {
+    "$plain": lambda inner, tags: plain(inner),
+    "$word": lambda inner, tags: _records()[inner[0]](inner[1]),
+    "$tuple": lambda inner, tags: tuple(_unpack(item, tags) for item in inner),
+    "$span": lambda inner, tags: timedelta(days=inner[0], seconds=inner[1], microseconds=inner[2]),
+    "$pairs": lambda inner, tags: {_unpack(key, tags): _unpack(item, tags) for key, item in inner},
     "$record": _unpack_record,
-    "$frame": _unpack_frame,
+    "$columns": _unpack_columns,
     "$missing": _unpack_missing,
-    "$arrow": lambda text: _unpack_arrow(text).column(0).combine_chunks(),
+    "$texts": _unpack_texts,
 }
+_TAGS = _TAGS_OF_A_CALL | {"$frame": _unpack_arrow}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from hashlib import sha256
 from typing import Any
 
 from hitl_nb.errors import BadInput, NotAllowed, NotQualified, plain
 from hitl_nb.queue import ReviewQueue
+from hitl_nb.queue.incoming import UNTOUCHED
 from hitl_nb.queue.request import Requests
 from hitl_nb.queue.row import TaskRow
-from hitl_nb.queue.submit import audit_event
 from hitl_nb.queue.token import ROLES, Token
 from hitl_nb.task import ReviewTask, Status
 
@@ -53,13 +54,9 @@ ROUTES: dict[str, str | None] = {
     "GET /stats": "stats",
     "GET /changes": "changes",
 }
+_BLANK = {field.name: field.default for field in fields(TaskRow)}
 #: what a producer learns of an event: that something happened, not who said what
 _OF_AN_EVENT = ("seq", "task_id", "move", "at_time")
-#: what stands in a row before anybody has touched the task
-_UNTOUCHED = (
-    "attempt", "holder", "lease_until", "claimed_at", "came_from", "returns", "level", "overdue", "version", "answers",
-    "standing", "skipped", "final", "outcome", "reviewer", "reviewed_at", "delivered_at", "delivered", "erased_at",
-)  # fmt: skip
 
 
 def check(token: Token, call: str | None) -> None:
@@ -81,8 +78,9 @@ def check(token: Token, call: str | None) -> None:
 class Door:
     """Makes calls for holders of tokens, as the table allows; shows them of the answers what they may see.
 
-    Reviewers see no task outside their expertise, and of others' answers nothing before they have answered themselves.
-    Producers see the answer that holds, which is delivered by that. An admin sees all, and may name any reviewer.
+    Reviewers see no task outside their expertise, and of others' answers nothing before they have answered themselves
+    and the task is settled; who has seen those takes an answer back no more. Producers see the answer that holds, which
+    is delivered by that. An admin sees all, and may name any reviewer.
     """
 
     def __init__(self, queue: ReviewQueue) -> None:
@@ -93,11 +91,15 @@ class Door:
         self, token: Token, call: str, args: Sequence[Any] = (), more: Mapping[str, Any] | None = None,
         request: str | None = None, again: bool = False,
     ) -> Any:  # fmt: skip
-        """Make one call; ``request`` and ``again`` as in `Requests.do`."""
+        """Make one call; ``request`` and ``again`` as in `Requests.do`, where a request is that of one token."""
         check(token, call)
         given = _bound(call, args, more or {})
         if "admin" not in token.roles:
             self._narrow(token, call, given.arguments)
+        if call in ("store_decided", "store_frame"):
+            given.arguments["ready"] = replace(given.arguments["ready"], foreign=True)
+        if request is not None:
+            request = sha256(f"{token.id} {request}".encode()).hexdigest()
         found = self._requests.do(call, given.args, given.kwargs, request, again)
         return found if "admin" in token.roles else self._shown(token, call, found)
 
@@ -113,19 +115,23 @@ class Door:
                 raise _outside(token, asked)
             if call == "pending" and asked is None:
                 given["expertise"] = list(token.expertise)
-        if call in ("explain", "object"):
-            task = self._seen(token, self.queue.get(given["task_id"]))
-            fresh = task.attempt == 0 or (task.attempt == 1 and task.holder == token.reviewer)
-            if call == "explain" and not task.reviews and not fresh:
-                raise NotAllowed(who=token.reviewer, call=plain("read that"), remedy="judge the task first")
-        if call == "store_decided":
-            _untouched(given["ready"].row)
-        if call == "store_frame":
-            for kind in given["ready"].kinds:
-                _untouched(kind.first)
-                drawn = (kind.first, None) if kind.audit is None else audit_event(kind.first, kind.last.deadline)
-                if (kind.last, kind.audit) != drawn:
-                    raise BadInput(name="audit", value=kind.audit, remedy="it says more than that chance drew a task")
+        if call in ("explain", "object", "undo"):
+            self._look(token, call, self.queue.get(given["task_id"]))
+
+    def _look(self, token: Token, call: str, task: ReviewTask) -> None:
+        """Refuse to say more of a task than this token sees of it, or to take an answer back that knew the others."""
+        seen = self._seen(token, task)
+        own = [review for review in seen.reviews if review.reviewer == token.reviewer]
+        others = len(seen.reviews) > len(own)
+        if call == "explain" and len(seen.reviews) < len(task.reviews):
+            remedy = "others judge it yet; ask when it is settled" if own else "judge the task first"
+            raise NotAllowed(who=token.reviewer, call=plain("read that"), remedy=remedy)
+        fresh = task.attempt == 0 or (task.attempt == 1 and task.holder == token.reviewer)
+        if call == "explain" and not task.reviews and not fresh:
+            raise NotAllowed(who=token.reviewer, call=plain("read that"), remedy="judge the task first")
+        if call == "undo" and others and not all(review.adjudication for review in own):
+            remedy = "it is settled, and the others' answers can be read; object() asks for a second look"
+            raise NotAllowed(who=token.reviewer, call=plain("take that back"), remedy=remedy)
 
     def _shown(self, token: Token, call: str, found: Any) -> Any:
         if call == "get":
@@ -135,6 +141,14 @@ class Door:
             return [task for task in (self._seen(token, one) for one in qualified) if task.reviews]
         if call == "events":
             return [{name: event[name] for name in _OF_AN_EVENT} for event in found]
+        if call == "submit":  # a key may have brought a task that is there
+            return replace(found, reviews=())
+        if call == "submit_all":
+            return [replace(task, reviews=()) for task in found]
+        if call == "store_decided":
+            return replace(found, **{column: _BLANK[column] for column in UNTOUCHED})
+        if call == "stats" and "producer" not in token.roles:  # or they tell what a second, blind reviewer finds
+            return replace(found, **dict.fromkeys(("audited", "disagreed", "judged_twice", "differed")))
         return found
 
     def _delivered(self, token: Token, task: ReviewTask) -> ReviewTask:
@@ -148,9 +162,10 @@ class Door:
         """Return a task as a reviewer may see it."""
         if task.expertise not in (None, *token.expertise):
             raise _outside(token, task.expertise)
-        own = any(review.reviewer == token.reviewer for review in task.reviews)
-        settles = "adjudicator" in token.roles and (task.disputed or task.status is Status.REVIEWED)
-        return task if own or settles else replace(task, reviews=())
+        own = tuple(review for review in task.reviews if review.reviewer == token.reviewer)
+        settled = task.status is Status.REVIEWED
+        settles = "adjudicator" in token.roles and (task.disputed or settled)
+        return task if (own and settled) or settles else replace(task, reviews=own)
 
 
 def _bound(call: str, args: Sequence[Any], more: Mapping[str, Any]) -> inspect.BoundArguments:
@@ -181,11 +196,3 @@ def _person(token: Token, named: Any) -> Any:
 def _outside(token: Token, expertise: Any) -> NotQualified:
     remedy = f"the token's expertise is {', '.join(token.expertise) or 'none'}"
     return NotQualified(task_id=plain(f"of expertise {expertise!r}"[:60]), reviewer=token.reviewer, remedy=remedy)
-
-
-def _untouched(row: TaskRow) -> None:
-    """Refuse what comes as a new task and says that somebody has judged it already."""
-    blank = TaskRow(task_id=row.task_id, status=row.status, created_at=row.created_at)
-    odd = [column for column in _UNTOUCHED if getattr(row, column) != getattr(blank, column)]
-    if odd or row.status not in (Status.AUTO_APPROVED, Status.PENDING):
-        raise BadInput(name=", ".join(odd) or "status", value=row.status, remedy="a new task has no history; send none")

@@ -17,8 +17,7 @@ from starlette.exceptions import HTTPException
 
 from hitl_nb.errors import BadInput, HitlError, NoSuchPage, OwnerFailed, plain
 from hitl_nb.payload import accept, dump, encode
-from hitl_nb.queue import ReviewQueue, Stats, wire
-from hitl_nb.queue.request import checked
+from hitl_nb.queue import ReviewQueue, Stats, incoming, wire
 from hitl_nb.queue.token import Token
 from hitl_nb.server import form
 from hitl_nb.server.access import Door
@@ -119,7 +118,9 @@ class Caller:
         """Make one call; under an id of the client's it is done once."""
         request = None
         if self.key is not None:
-            request = sha256(f"{self.token.id} {self.key} {call} {given!r}".encode()).hexdigest()
+            request = sha256(wire.dump([self.key, call, given])).hexdigest()
+            if call == "resolve" and given["submit_id"] is None:
+                given["submit_id"] = request
         return self.door.do(self.token, call, (), given, request, request is not None)
 
 
@@ -319,7 +320,7 @@ async def wired(request: Request, call: str) -> Response:
 def _wired(request: Request, call: str, data: bytes) -> bytes:
     args, more, key, again = wire.load_call(data)
     try:
-        checked(call, args)
+        incoming.check(call, args)
         found = request.app.state.door.do(request.state.token, call, args, more, key, again)
         return wire.dump(found, f"answer of {call}")
     except (TypeError, AttributeError, LookupError, ValueError) as error:

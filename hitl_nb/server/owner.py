@@ -19,10 +19,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from hitl_nb.errors import BadInput, HitlError, OwnerFailed, QueueClosed, TooLarge, WrongToken
-from hitl_nb.queue import ReviewQueue, wire
+from hitl_nb.queue import ReviewQueue, incoming, wire
 from hitl_nb.queue.endpoint import Endpoint, started
 from hitl_nb.queue.file import SCHEMA_VERSION
-from hitl_nb.queue.request import Requests, checked
+from hitl_nb.queue.request import Requests
 from hitl_nb.server.changes import changed, last_event, place
 from hitl_nb.server.problem import status_of
 
@@ -167,7 +167,7 @@ class Server:
     def _do(self, call: str, data: bytes) -> bytes:
         args, more, request, again = wire.load_call(data)
         try:
-            checked(call, args)
+            incoming.check(call, args)
             found = self._requests.do(call, args, more, request, again)
             return wire.dump(found, f"answer of {call}")
         except HitlError:
