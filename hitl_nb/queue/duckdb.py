@@ -56,6 +56,8 @@ class DuckDBStore:
         Returns the time, naive UTC.
     """
 
+    shared = False
+
     def __init__(self, path: str, clock: Callable[[], datetime] = utc_now) -> None:
         self.name = path
         self._clock = clock

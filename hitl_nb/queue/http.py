@@ -24,6 +24,7 @@ from hitl_nb.queue.endpoint import Endpoint
 from hitl_nb.queue.ids import Array, Ids
 from hitl_nb.queue.queue import ReviewQueue
 from hitl_nb.queue.request import ONCE, SAFE, Requests
+from hitl_nb.queue.token import Book
 
 if TYPE_CHECKING:
     from hitl_nb.queue.frame import FrameSubmission
@@ -218,7 +219,7 @@ class RemoteQueue(ReviewQueue):
         self.ended = threading.Event()
         self.leaving = []
         self._ids = Ids()
-        self._tokens = {}
+        self._tokens = Book()
         self._find = find
         self._lock = threading.Lock()
         self._line: Line | None = None

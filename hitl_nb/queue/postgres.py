@@ -55,6 +55,8 @@ class PostgresStore:
         Whether it knows NOTIFY; without it changes of other processes are seen within a second.
     """
 
+    shared = True
+
     def __init__(
         self, url: str, clock: Callable[[], datetime] | None = None, skips: bool = True, notifies: bool = True
     ) -> None:

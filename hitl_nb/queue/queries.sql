@@ -35,11 +35,8 @@ CREATE TABLE token (
 INSERT INTO token (hash, id, reviewer, expertise, roles, created_at, expires_at)
 VALUES (:hash, :id, :reviewer, :expertise, :roles, :created_at, :expires_at);
 
--- tokens: All tokens, without their hashes.
-SELECT id, reviewer, expertise, roles, created_at, expires_at, revoked_at FROM token ORDER BY created_at, id;
-
--- token_of: The token whose secret has a hash.
-SELECT id, reviewer, expertise, roles, created_at, expires_at, revoked_at FROM token WHERE hash = :hash;
+-- tokens: All tokens, with the hashes of their secrets.
+SELECT hash, id, reviewer, expertise, roles, created_at, expires_at, revoked_at FROM token ORDER BY created_at, id;
 
 -- revoke_token: Let nobody in any more with a token.
 UPDATE token SET revoked_at = :now WHERE id = :id;

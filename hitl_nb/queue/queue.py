@@ -15,7 +15,7 @@ from hitl_nb.queue.backlog import Wait
 from hitl_nb.queue.ids import Array, Ids, one_text
 from hitl_nb.queue.row import TaskRow
 from hitl_nb.queue.store import REQUEST, Store, Transaction, logged_under, payloads
-from hitl_nb.queue.token import Token, Tokens
+from hitl_nb.queue.token import Book, Tokens
 from hitl_nb.task import Priority, Review, Reviewer, ReviewOutcome, ReviewTask, Status
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ReviewQueue(Shows, Tokens):
         #: set once it is closed
         self.ended = threading.Event()
         self._policy: str | None = None
-        self._tokens: dict[str, tuple[float, Token | None]] = {}
+        self._tokens = Book()
 
     def __repr__(self) -> str:
         return f"ReviewQueue({self.name!r})"

@@ -319,6 +319,8 @@ class Store(Protocol):
 
     #: what errors and people call it
     name: str
+    #: whether other processes write to it, too
+    shared: bool
 
     @property
     def backlog(self) -> Backlog:

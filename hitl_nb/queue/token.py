@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +17,7 @@ from hitl_nb.display import Table, table
 from hitl_nb.errors import BadInput
 from hitl_nb.payload import name
 from hitl_nb.queue.row import aware
-from hitl_nb.queue.store import Transaction
+from hitl_nb.queue.store import Store, Transaction
 from hitl_nb.task import Reviewer
 
 T = TypeVar("T")
@@ -24,7 +26,8 @@ T = TypeVar("T")
 ROLES = ("producer", "reviewer", "adjudicator", "admin")
 #: longest time that a token holds, in days
 MOST_DAYS = 3650
-#: how long a token that was looked up is known, in seconds: where another process revokes it, it holds as long
+#: how long the tokens that were read are known where other processes write, too, in seconds: so long holds one that
+#: another process revokes
 KNOWN = 1.0
 
 
@@ -69,13 +72,34 @@ def hashed(secret: str) -> str:
     return sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
+class Book:
+    """The tokens of a queue in memory, so that who shows a wrong one costs the queue nothing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until, self._known = 0.0, dict[str, Token]()
+
+    def find(self, digest: str, read: Callable[[], dict[str, Token]], seconds: float) -> Token | None:
+        """Return the token of a hash; what was read holds for some seconds."""
+        with self._lock:
+            if time.monotonic() > self._until:
+                self._known, self._until = read(), time.monotonic() + seconds
+            return self._known.get(digest)
+
+    def forget(self) -> None:
+        """Read them anew before the next look."""
+        with self._lock:
+            self._until = 0.0
+
+
 class Tokens:
     """The calls of a queue about tokens."""
 
+    store: Store
     _write: Callable[..., Any]
     _read: Callable[..., Any]
     now: Any
-    _tokens: dict[str, tuple[float, Token | None]]
+    _tokens: Book
 
     def create_token(
         self, reviewer: str, roles: Sequence[str] = ("reviewer",), expertise: Sequence[str] = (), days: float = 90
@@ -104,28 +128,25 @@ class Tokens:
 
     def store_token(self, token: Token, digest: str) -> None:
         """Keep a token made by ``create_token``, under the hash of its secret."""
-        self._tokens.clear()
         self._write(lambda tx: _put(tx, token, digest))
+        self._tokens.forget()
 
     def tokens(self) -> list[Token]:
         """Return every token, the newest last; those that no longer hold, too."""
-        found: list[Token] = self._read(lambda tx: [_token(row) for row in tx.rows("tokens")], search=False)
-        return found
+        return [*self._by_hash().values()]
 
     def revoke_token(self, token_id: str) -> None:
         """Let nobody in any more with a token; a server on another machine lets it in for a second yet."""
         self._write(lambda tx: _revoke(tx, token_id))
-        self._tokens.clear()
+        self._tokens.forget()
+
+    def _by_hash(self) -> dict[str, Token]:
+        found: dict[str, Token] = self._read(_by_hash, search=False)
+        return found
 
     def token_of(self, secret: str) -> Token | None:
         """Return the token of a secret if it holds."""
-        digest, moment = hashed(secret), time.monotonic()
-        until, token = self._tokens.get(digest, (0.0, None))
-        if until < moment:
-            rows = self._read(lambda tx: tx.rows("token_of", hash=digest), search=False)
-            token = _token(rows[0]) if rows else None
-            if token is not None:
-                self._tokens[digest] = (moment + KNOWN, token)
+        token = self._tokens.find(hashed(secret), self._by_hash, KNOWN if self.store.shared else math.inf)
         return token if token is not None and token.lives(self.now) else None
 
 
@@ -133,6 +154,10 @@ def _listed(what: str, words: Sequence[str]) -> Sequence[str]:
     if isinstance(words, str) or not all(isinstance(word, str) for word in words):
         raise BadInput(name=what, value=words, remedy=f"pass a list of texts, such as [{words!r}]")
     return words
+
+
+def _by_hash(tx: Transaction) -> dict[str, Token]:
+    return {digest: _token(row) for digest, *row in tx.rows("tokens")}
 
 
 def _token(row: Sequence[Any]) -> Token:
@@ -168,7 +193,7 @@ def _put(tx: Transaction, token: Token, digest: str) -> None:
 
 
 def _revoke(tx: Transaction, token_id: str) -> None:
-    found = {token.id: token for token in map(_token, tx.rows("tokens"))}
+    found = {token.id: token for token in _by_hash(tx).values()}
     if token_id not in found:
         raise BadInput(name="token id", value=token_id, remedy="no token has it; list them with: hitl-nb token list")
     if found[token_id].revoked_at is None:

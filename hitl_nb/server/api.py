@@ -23,7 +23,7 @@ from hitl_nb.server import form
 from hitl_nb.server.access import Door
 from hitl_nb.server.changes import LONGEST_WAIT, changed, last_event, place
 from hitl_nb.server.document import document
-from hitl_nb.server.gate import CALLS, Gate
+from hitl_nb.server.gate import CALLS, Gate, holder
 from hitl_nb.server.health import Health
 from hitl_nb.server.problem import problem
 from hitl_nb.task import Review, ReviewTask
@@ -256,6 +256,7 @@ async def wait(
 
     async def look() -> Review | ReviewTask | None:
         given = {"task_id": task_id, "to": who.token.reviewer, "after": after}
+        await holder(queue, request.scope)  # the token may have been revoked meanwhile
         review: Review | None = await run_sync(who.door.do, who.token, "deliver", (), given)
         if review is not None:
             return review
@@ -302,9 +303,9 @@ def stats(who: Who) -> Response:
 
 
 @_route("GET /health", form.Well)
-def health(request: Request) -> Response:
+async def health(request: Request) -> Response:
     """Say whether the queue has just stored something. This alone takes no token."""
-    request.app.state.health.prove()
+    await request.app.state.health.prove()
     return _answer({"status": "ok"})
 
 

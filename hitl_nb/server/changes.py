@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -49,9 +50,12 @@ async def changed(
 def place(asked: Mapping[str, str]) -> tuple[str, int, float]:
     """Return whose changes after which event a client asks for, and for how many seconds it waits."""
     try:
-        return asked.get("task_id", ""), int(asked.get("after", -1)), float(asked.get("timeout", 0))
-    except ValueError as error:
-        raise BadInput(name="after", value="…", remedy="after and timeout are numbers") from error
+        seconds = float(asked.get("timeout", 0))
+        if math.isfinite(seconds):
+            return asked.get("task_id", ""), int(asked.get("after", -1)), seconds
+    except ValueError:
+        pass
+    raise BadInput(name="after", value="…", remedy="after and timeout are numbers")
 
 
 def last_event(queue: ReviewQueue, task_id: str) -> int:

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -22,16 +22,18 @@ from hitl_nb.server.problem import problem
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-#: largest body of a route, in bytes; a frame from another notebook may have as many as a message between processes
+#: largest body of a route, in bytes; a frame of a producer's notebook may have as many as a message between processes
 MAX_BODY = 8 * 2**20
-#: bodies that are held at the same time, in bytes
-MAX_HELD = 2 * wire.MAX_BYTES
+#: bodies that are held at the same time, in bytes: those of producers' notebooks, and all others
+MAX_HELD = {True: 2 * wire.MAX_BYTES, False: 64 * 2**20}
+#: a larger body is looked at beside the other requests, in bytes
+SMALL = 64 * 1024
 #: how long a body may take, in seconds; and a large one
 SLOW, SLOW_LARGE = 30.0, 300.0
 #: calls done at the same time, and requests that wait for a change
 CALLS, WAITING = 64, 2000
-#: routes that wait
-_WAITS = ("GET /tasks/{task_id}/wait", "GET /changes")
+#: routes that wait; each has its own places, so that who asks for health without a token keeps nobody out
+_WAITS = dict.fromkeys(("GET /tasks/{task_id}/wait", "GET /changes"), "changes") | {"GET /health": "health"}
 
 log = logging.getLogger("hitl_nb.access")
 
@@ -45,8 +47,8 @@ class Gate:
     ) -> None:  # fmt: skip
         self._app, self._router, self._queue = app, router, queue
         self._calls, self._max_body, self._slow = calls, max_body, slow
-        self._running = {True: 0, False: 0}
-        self._held = 0
+        self._running = {"calls": 0, "changes": 0, "health": 0}
+        self._held = {True: 0, False: 0}
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request (an ASGI application)."""
@@ -80,24 +82,27 @@ class Gate:
     async def _enter(self, scope: dict[str, Any], receive: Receive, send: Send, told: dict[str, Any]) -> None:
         route = self._route(scope)
         told["route"] = route and route.partition(" ")[2]
+        most, large = 0, False
         if ROUTES.get(route or "", "") is not None:
-            token = await self._token(scope)
+            token = await holder(self._queue, scope)
             told["token"] = token.id
+            large = scope["path"].startswith("/queue/") and bool({"producer", "admin"} & {*token.roles})
+            most = wire.MAX_BYTES if large else self._max_body
             if route in ROUTES:
                 check(token, ROUTES[route])
             elif route is not None:  # a call between two parts of this package
                 check(token, scope["path"].rpartition("/")[2])
             scope.setdefault("state", {})["token"] = token
-        body = await self._body(scope, receive)
-        waits = route in _WAITS
-        self._running[waits] += 1
+        body = await self._body(scope, receive, most, large)
+        place = _WAITS.get(route or "", "calls")
+        self._running[place] += 1
         try:
-            if self._running[waits] > (WAITING if waits else self._calls):
-                raise ServerBusy(calls=self._running[waits] - 1)
+            if self._running[place] > (self._calls if place == "calls" else WAITING):
+                raise ServerBusy(calls=self._running[place] - 1)
             await self._app(scope, _replayed(body, receive), send)
         finally:
-            self._running[waits] -= 1
-            self._held -= len(body)
+            self._running[place] -= 1
+            self._held[large] -= len(body)
 
     def _route(self, scope: dict[str, Any]) -> str | None:
         """Return the route of a request as the table of access names it; None if there is none."""
@@ -106,20 +111,9 @@ class Gate:
                 return f"{scope['method']} {getattr(route, 'path', '')}"
         return None
 
-    async def _token(self, scope: dict[str, Any]) -> Token:
-        shown = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        kind, _, secret = shown.partition(" ")
-        token = None
-        if kind.lower() == "bearer" and 0 < len(secret.strip()) <= 200:
-            token = await run_sync(self._queue.token_of, secret.strip())
-        if token is None:
-            raise TokenRefused()
-        return token
-
-    async def _body(self, scope: dict[str, Any], receive: Receive) -> bytes:
+    async def _body(self, scope: dict[str, Any], receive: Receive, most: int, large: bool) -> bytes:
         """Return the body, whole, in time and within the limit; it counts as held from here on."""
-        wired = scope["path"].startswith("/queue/")
-        most, seconds = (wire.MAX_BYTES, SLOW_LARGE) if wired else (self._max_body, self._slow)
+        seconds = SLOW_LARGE if large else self._slow
         data, more = bytearray(), True
         try:
             async with asyncio.timeout(seconds):
@@ -130,21 +124,42 @@ class Gate:
                             name="body", value=f"{len(data)} bytes", remedy="it stopped half-way; send it whole"
                         )
                     data += part.get("body", b"")
-                    self._held += len(part.get("body", b""))
+                    self._held[large] += len(part.get("body", b""))
                     more = part.get("more_body", False)
                     if len(data) > most:
                         raise TooLarge(name="body", value=f"over {most} bytes", remedy="send less at once")
-                    if self._held > MAX_HELD:
-                        raise ServerBusy(calls=self._running[False])
-            if data and not wired:
-                _check_json(bytes(data))
+                    if self._held[large] > MAX_HELD[large]:
+                        raise ServerBusy(calls=self._running["calls"])
+            if data and not scope["path"].startswith("/queue/"):
+                if len(data) > SMALL:
+                    await run_sync(_check_json, bytes(data))
+                else:
+                    _check_json(bytes(data))
         except BaseException as error:
-            self._held -= len(data)
+            self._held[large] -= len(data)
             if isinstance(error, TimeoutError):
                 remedy = f"a body has {seconds:g} seconds; send it again"
                 raise TooSlow(name="body", value=f"{len(data)} bytes", remedy=remedy) from None
             raise
         return bytes(data)
+
+
+async def holder(queue: ReviewQueue, scope: Mapping[str, Any]) -> Token:
+    """Return the token that a request shows, if it holds now.
+
+    Raises
+    ------
+    TokenRefused
+        It shows none that holds.
+    """
+    shown = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    kind, _, secret = shown.partition(" ")
+    token = None
+    if kind.lower() == "bearer" and 0 < len(secret.strip()) <= 200:
+        token = await run_sync(queue.token_of, secret.strip())
+    if token is None:
+        raise TokenRefused()
+    return token
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -2,42 +2,57 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
+
+from anyio.to_thread import run_sync
 
 from hitl_nb.errors import HitlError, QueueClosed
 from hitl_nb.queue import ReviewQueue
 from hitl_nb.queue.store import Transaction
 
-#: how long a proof holds, in seconds
+#: how long a proof holds, or that there is none, in seconds
 HOLDS = 1.0
+#: how long a proof may take, in seconds
+PATIENCE = 5.0
 
 
 class Health:
-    """Proves that a queue commits, by a row beside the log, at most once a second however many ask."""
+    """Proves that a queue commits, by a row beside the log: once a second, one at a time, however many ask."""
 
     def __init__(self, queue: ReviewQueue) -> None:
         self._queue = queue
-        self._lock = threading.Lock()
-        self._proven = -HOLDS
+        self._until = 0.0
+        self._failed: HitlError | None = None
+        self._proof: asyncio.Future[None] | None = None
 
-    def prove(self) -> None:
-        """Store the time.
+    async def prove(self) -> None:
+        """Store the time, unless that was done just now.
 
         Raises
         ------
         QueueClosed
-            It could not be stored.
+            It could not be stored, or not yet.
         """
-        with self._lock:
-            if time.monotonic() - self._proven < HOLDS:
-                return
+        if time.monotonic() > self._until:
+            if self._proof is None or self._proof.done():
+                self._proof = asyncio.ensure_future(run_sync(self._store))
             try:
-                self._queue.store.write(_beat)
-            except HitlError as error:
-                reason = f"nothing can be stored: {type(error).__name__}"
-                raise QueueClosed(path="that is served here", reason=reason) from error
-            self._proven = time.monotonic()
+                await asyncio.wait_for(asyncio.shield(self._proof), PATIENCE)
+            except TimeoutError:
+                reason = f"nothing was stored for {PATIENCE:g} seconds"
+                raise QueueClosed(path="that is served here", reason=reason) from None
+        if self._failed is not None:
+            reason = f"nothing can be stored: {type(self._failed).__name__}"
+            raise QueueClosed(path="that is served here", reason=reason) from self._failed
+
+    def _store(self) -> None:
+        try:
+            self._queue.store.write(_beat)
+            self._failed = None
+        except HitlError as error:
+            self._failed = error
+        self._until = time.monotonic() + HOLDS
 
 
 def _beat(tx: Transaction) -> None:

@@ -10,15 +10,15 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from hitl_nb.errors import BadInput, NotAllowed, plain
+from hitl_nb.errors import BadInput, NotAllowed, QueueClosed, plain
 from hitl_nb.queue import ReviewQueue
 from hitl_nb.server.api import create_app
 
@@ -30,18 +30,21 @@ IDLE = 75
 MAX_HEAD = 64 * 1024
 #: how long calls under way have at the end, in seconds
 DRAIN = 30
-#: files and connections that a process may have open
-_FILES = 65_536
+#: files and connections that a process may have open, and how many of them connections leave to the queue
+_FILES, _SPARE = 65_536, 256
 
 
 class _Impatient(H11Protocol):
-    """A connection that is closed unless a whole head of a request comes in time."""
+    """A connection that is closed unless a whole head of a request comes in time; at once where there are too many."""
 
     patience = PATIENCE
+    most = _FILES
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._late = self.loop.call_later(self.patience, self._hang_up)
+        if len(self.connections) > self.most:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._late.cancel()
@@ -68,6 +71,8 @@ class Service:
         Where it listens; port 0: any that is free. An address that other machines reach takes a token that holds.
     patience
         How long a connection may take until its first request is there, in seconds.
+    connections
+        How many at the same time; by default as many as the process may have open, less what the queue needs.
     limits
         As of `create_app`.
 
@@ -80,8 +85,9 @@ class Service:
     """
 
     def __init__(
-        self, queue: ReviewQueue, host: str = "127.0.0.1", port: int = 8000, patience: float = PATIENCE, **limits: Any
-    ) -> None:
+        self, queue: ReviewQueue, host: str = "127.0.0.1", port: int = 8000, patience: float = PATIENCE,
+        connections: int | None = None, **limits: Any,
+    ) -> None:  # fmt: skip
         if not hasattr(queue, "store"):
             remedy = f"another process has {queue.name} open; close it there, or serve it from there"
             raise NotAllowed(who=plain("this process"), call=plain("serve it"), remedy=remedy)
@@ -92,47 +98,58 @@ class Service:
             )
         self._socket = _bound(host, port)
         app = create_app(queue, stopping=lambda: self._server.should_exit, **limits)
-        protocol = type("_Connection", (_Impatient,), {"patience": patience})
+        most = _file_limit() - _SPARE if connections is None else connections
+        protocol = type("_Connection", (_Impatient,), {"patience": patience, "most": max(most, 1)})
+        self._ended: Callable[[], bool] = lambda: False
         config = uvicorn.Config(
             app, http=protocol, ws="none", loop="asyncio", interface="asgi3", lifespan="on", log_config=None,
             access_log=False, server_header=False, timeout_keep_alive=IDLE, timeout_graceful_shutdown=DRAIN,
-            h11_max_incomplete_event_size=MAX_HEAD, backlog=1024,
+            h11_max_incomplete_event_size=MAX_HEAD, backlog=1024, callback_notify=self._look, timeout_notify=1,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         shown = f"[{host}]" if ":" in host else host
         #: where it listens
         self.address = f"http://{shown}:{self._socket.getsockname()[1]}"
 
-    def run(self) -> None:
-        """Serve until ``stop``; in a process's main thread until SIGTERM or SIGINT, too."""
-        _raise_file_limit()
+    def run(self, ended: Callable[[], bool] | None = None) -> None:
+        """Serve until ``stop``, or until ``ended`` says so; in a process's main thread until SIGTERM or SIGINT, too."""
+        self._ended = ended or self._ended
         self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
         """Take no more connections, answer those who wait, let calls under way end."""
         self._server.should_exit = True
 
+    async def _look(self) -> None:
+        if self._ended():
+            self.stop()
+
 
 def serve(queue: ReviewQueue, host: str, port: int) -> None:
-    """Serve a queue from the command line until SIGTERM or SIGINT; logs are lines of JSON on stderr."""
+    """Serve a queue from the command line until SIGTERM or SIGINT; logs are lines of JSON on stderr.
+
+    Raises
+    ------
+    QueueClosed
+        The queue has stopped after an error of the engine; whoever watches the process starts it anew.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     log = logging.getLogger("hitl_nb")
     log.setLevel(logging.INFO)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _ended)  # the server hands the signal on when it has ended
     service = Service(queue, host, port)
+    for number in (signal.SIGTERM, signal.SIGINT):  # before the server listens to them, and after
+        signal.signal(number, lambda *_: service.stop())
     log.info({"event": "started", "address": service.address, "queue": queue.name})
     if not any(token.lives(queue.now) for token in queue.tokens()):
         log.warning({"event": "no token", "next": f"hitl-nb token create {queue.name} --reviewer NAME"})
-    service.run()
+    service.run(lambda: queue.closed)
+    failed = queue.closed
     queue.close()
     log.info({"event": "ended"})
-
-
-def _ended(number: int, frame: FrameType | None) -> None:
-    """Do nothing: the server has noticed, or has not begun."""
+    if failed:
+        raise QueueClosed(path=queue.name, reason="it stopped after an error of the engine; see the log")
 
 
 class _Lines(logging.Formatter):
@@ -165,9 +182,11 @@ def _bound(host: str, port: int) -> socket.socket:
     return made
 
 
-def _raise_file_limit() -> None:
-    """Let idle connections take no file from the queue."""
+def _file_limit() -> int:
+    """Return how many files and connections this process may have open, after asking for many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
-    if soft < most:
+    if 0 <= soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return _FILES if soft == resource.RLIM_INFINITY else soft
