@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hitl_nb.connect import open_queue, serve_file
+from hitl_nb.connect import OWNER_TOKEN, open_queue, serve_file
 from hitl_nb.display import clean, markdown
 from hitl_nb.errors import BadInput, HitlError
 from hitl_nb.queue.token import ROLES, token_table
@@ -291,7 +291,7 @@ def _retrain(options: argparse.Namespace) -> None:
 def _doctor(options: argparse.Namespace) -> int:
     from hitl_nb.doctor import examine
 
-    found = examine(options.file, os.environ.get("HITL_NB_TOKEN"))
+    found = examine(options.file, os.environ.get(OWNER_TOKEN))
     print(found)
     return 0 if found.fine else 1
 

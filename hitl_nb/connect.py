@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hitl_nb.errors import BadInput, OwnerEnded, QueueError, QueueLocked, QueueReadOnly, WrongToken
+from hitl_nb.errors import BadInput, OwnerEnded, QueueError, QueueLocked, QueueReadOnly, WrongToken, plain
 from hitl_nb.queue import ReviewQueue
 
 if TYPE_CHECKING:
@@ -38,8 +38,10 @@ STARTING = 20.0
 STARTED = 3
 #: how long an owner process of its own stays without a call, in seconds
 IDLE = 300.0
-#: environment variable that hands a token to it, and to who opens a served queue without naming one
+#: environment variable with the token of a served queue, for who opens one without naming it
 _TOKEN = "HITL_NB_TOKEN"
+#: and with the token of a file, for the process that is started to own it, and for ``hitl-nb doctor``
+OWNER_TOKEN = "HITL_NB_OWNER_TOKEN"
 
 _log = logging.getLogger("hitl_nb")
 _lock = threading.Lock()
@@ -104,10 +106,8 @@ def open_queue(
             return known
     if serve not in ("thread", "process", None):
         raise BadInput(name="serve", value=serve, remedy="pass 'thread', 'process' or None")
-    if token is not None and not (
-        isinstance(token, str) and len(token) >= 8 and token.isascii() and token.isprintable()
-    ):
-        raise BadInput(name="token", value="…", remedy="pass 8 or more printable ASCII characters")
+    if token is not None:
+        _check_token(token)
     if name == ":memory:":
         return _new(name, clock)
     try:
@@ -140,9 +140,10 @@ def _at_server(url: str, token: str | None) -> ReviewQueue:
 
     token = token or os.environ.get(_TOKEN)
     if not token:
-        raise BadInput(
-            name="token", value=token, remedy="pass open_queue(url, token=…), as hitl-nb token create printed it"
-        )
+        remedy = f"pass open_queue(url, token=…) or set {_TOKEN}, as hitl-nb token create printed it"
+        raise BadInput(name="token", value=token, remedy=remedy)
+    token = token.strip() if isinstance(token, str) else token  # a file that it was read from ends with a line end
+    _check_token(token)
     seconds = [PATIENCE]  # of the first look; a server that starts anew may take longer
     queue = RemoteQueue(url, lambda: server_line(url, token, seconds.pop() if seconds else STARTING))
     try:
@@ -151,6 +152,12 @@ def _at_server(url: str, token: str | None) -> ReviewQueue:
         queue.close()
         raise
     return queue
+
+
+def _check_token(token: object) -> None:
+    """Refuse what cannot be shown in a header, without repeating it."""
+    if not (isinstance(token, str) and len(token) >= 8 and token.isascii() and token.isprintable()):
+        raise BadInput(name="token", value=plain("…"), remedy="pass 8 or more printable ASCII characters")
 
 
 def _on_postgres(url: str, clock: Callable[[], datetime] | None) -> ReviewQueue:
@@ -284,7 +291,9 @@ def _share(queue: ReviewQueue, token: str | None) -> Server | None:
 
 def _spawn(path: str, token: str | None) -> subprocess.Popen[bytes]:
     quiet = subprocess.DEVNULL
-    environment = os.environ | ({_TOKEN: token} if token else {})
+    environment = {name: value for name, value in os.environ.items() if name != _TOKEN}  # which is none of its business
+    if token:
+        environment[OWNER_TOKEN] = token
     command = [sys.executable, "-m", "hitl_nb.cli", "serve", path, "--idle", str(IDLE)]
     owner = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, env=environment)
     threading.Thread(target=owner.wait, name="hitl_nb-owner", daemon=True).start()  # leaves no zombie
@@ -295,8 +304,11 @@ def serve_file(path: str | Path, idle: float = IDLE) -> None:
     """Own a file for other processes until none has called for ``idle`` seconds, or SIGTERM comes."""
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    token = os.environ.pop(OWNER_TOKEN, None)
+    if token is not None:
+        _check_token(token)
     with _new(str(Path(path).resolve()), None) as queue:
-        server = _share(queue, os.environ.get(_TOKEN))
+        server = _share(queue, token)
         if server is None:
             raise QueueReadOnly(path=queue.name, reason="nobody can be told beside it where its owner listens")
         while time.monotonic() - server.last_call < idle and not ended.wait(TICK):

@@ -409,3 +409,16 @@ def test_a_wrong_token_is_told_when_the_queue_is_opened(place, monkeypatch):
         open_queue(place[1], token="hitl_wrong")
     with pytest.raises(BadInput):
         open_queue(place[1])
+
+
+def test_a_secret_stands_in_no_error_and_a_line_end_is_none_of_it(place):
+    with open_queue(place[1], token="hitl_of_admin\n") as remote:
+        assert remote.tokens()
+    for token in ("hitl_secret\nX", "hitl_secret \u00e9", "hitl_secret\0"):
+        with pytest.raises(BadInput) as found:
+            open_queue(place[1], token=token)
+        assert "hitl_secret" not in str(found.value) + repr(found.value.values)
+    for url in ("https://ann:hunter2@x.example", "https://x.example?token=hunter2", "https://x.example/#hunter2"):
+        with pytest.raises(BadInput) as refused:
+            open_queue(url, token="hitl_of_admin")
+        assert "hunter2" not in str(refused.value) + repr(refused.value.values)

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -393,6 +394,36 @@ def test_a_process_of_its_own_owns_the_file_and_ends_when_it_is_asked_to(path):
     until(lambda: not endpoint.beside(str(path)).exists())
     with open_queue(path, serve=None) as queue:
         assert queue.stats().total == 2
+
+
+def test_the_token_of_a_served_queue_is_none_of_a_files(path, monkeypatch):
+    monkeypatch.setenv("HITL_NB_TOKEN", "hitl_of_a_served_queue")
+    with open_queue(path, serve="process") as queue:
+        put(queue)
+        owner = endpoint.read(str(path))
+        assert owner.token
+        assert b"hitl_of_a_served_queue" not in Path(f"/proc/{owner.pid}/environ").read_bytes()
+        code = f"from hitl_nb import open_queue; print(open_queue({str(path)!r}).stats().total)"
+        assert subprocess.check_output([sys.executable, "-c", code], timeout=LONG).strip() == b"1"
+        doctor = [sys.executable, "-m", "hitl_nb.cli", "doctor", str(path)]
+        assert subprocess.run(doctor, timeout=LONG).returncode == 0
+
+
+def test_an_owner_process_takes_the_token_that_it_was_opened_with_and_no_short_one(path):
+    with open_queue(path, serve="process", token="long enough"):
+        assert endpoint.read(str(path)).token == ""
+        other = "from hitl_nb import open_queue; open_queue(%r, token=%r).stats()"
+        for token, code in (("long enough", 0), ("another one", 1)):
+            command = [sys.executable, "-c", other % (str(path), token)]
+            assert subprocess.run(command, capture_output=True, timeout=LONG).returncode == code
+        for token, code in (("long enough", 0), ("another one", 1)):
+            doctor = [sys.executable, "-m", "hitl_nb.cli", "doctor", str(path)]
+            environment = os.environ | {"HITL_NB_OWNER_TOKEN": token}
+            assert subprocess.run(doctor, env=environment, capture_output=True, timeout=LONG).returncode == code
+    command = [sys.executable, "-m", "hitl_nb.cli", "serve", str(path) + "2", "--idle", "0"]
+    ended = subprocess.run(command, env=os.environ | {"HITL_NB_OWNER_TOKEN": "x"}, capture_output=True, timeout=LONG)
+    assert ended.returncode != 0
+    assert b"8 or more" in ended.stderr
 
 
 def test_an_owner_process_that_ends_at_once_is_told_and_not_started_for_ever(path):

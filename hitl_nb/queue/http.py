@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
-from hitl_nb.errors import BadInput, HitlError, NoServer, QueueClosed, QueueError, QueueLocked, WrongToken
+from hitl_nb.errors import BadInput, HitlError, NoServer, QueueClosed, QueueError, QueueLocked, WrongToken, plain
 from hitl_nb.queue import wire
 from hitl_nb.queue.endpoint import Endpoint
 from hitl_nb.queue.ids import Array, Ids
@@ -179,7 +179,8 @@ def server_line(url: str, token: str, seconds: float) -> Line:
     except ValueError:
         fine = False
     if not fine or not url.isascii() or not url.isprintable() or " " in url:
-        raise BadInput(name="url", value=url, remedy="pass http://host:port or https://host")
+        remedy = "pass http://host:port or https://host, and the token as token="
+        raise BadInput(name="url", value=plain("…"), remedy=remedy)  # it may hold a secret
     endpoint = Endpoint(path=url, pid=0, started="", address=url, token=token, schema=0)
     until = time.monotonic() + seconds
     while True:
