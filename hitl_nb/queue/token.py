@@ -79,6 +79,10 @@ class Book:
         self._lock = threading.Lock()
         self._until, self._known = 0.0, dict[str, Token]()
 
+    def peek(self, digest: str) -> Token | None:
+        """Return the token of a hash if that is in memory; never waits."""
+        return self._known.get(digest) if time.monotonic() <= self._until else None
+
     def find(self, digest: str, read: Callable[[], dict[str, Token]], seconds: float) -> Token | None:
         """Return the token of a hash; what was read holds for some seconds."""
         with self._lock:
@@ -143,6 +147,11 @@ class Tokens:
     def _by_hash(self) -> dict[str, Token]:
         found: dict[str, Token] = self._read(_by_hash, search=False)
         return found
+
+    def token_at_hand(self, secret: str) -> Token | None:
+        """Return the token of a secret if it holds and need not be looked up; never waits."""
+        token = None if self.store.shared else self._tokens.peek(hashed(secret))
+        return token if token is not None and token.lives(self.now) else None
 
     def token_of(self, secret: str) -> Token | None:
         """Return the token of a secret if it holds."""

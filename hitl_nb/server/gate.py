@@ -156,7 +156,7 @@ async def holder(queue: ReviewQueue, scope: Mapping[str, Any]) -> Token:
     kind, _, secret = shown.partition(" ")
     token = None
     if kind.lower() == "bearer" and 0 < len(secret.strip()) <= 200:
-        token = await run_sync(queue.token_of, secret.strip())
+        token = queue.token_at_hand(secret.strip()) or await run_sync(queue.token_of, secret.strip())
     if token is None:
         raise TokenRefused()
     return token
