@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 TICK = 1.0
 #: how long to look for the owner of a file that is locked, in seconds; it may be opening the file still
 PATIENCE = 20.0
-#: how long an owner may take to start, and one that lives to answer, in seconds
+#: how long an owner that lives may take to answer, in seconds
 STARTING = 20.0
+#: how long one that was started for a file may take until it does, on a busy machine, in seconds
+SPAWNING = 60.0
 #: how many owner processes may end before they answer
 STARTED = 3
 #: how long an owner process of its own stays without a call, in seconds
@@ -219,7 +221,7 @@ class _Opening:
                     ended += starting is not None
                     if ended == STARTED:
                         raise OwnerEnded(path=self.path, times=ended)
-                    starting, until = _spawn(self.path, self.token), time.monotonic() + STARTING
+                    starting, until = _spawn(self.path, self.token), time.monotonic() + SPAWNING
             except QueueLocked as error:
                 locked = error
             line = self.line()
