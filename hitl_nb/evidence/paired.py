@@ -15,6 +15,7 @@ from hitl_nb.errors import BadInput
 from hitl_nb.evidence.check import count, within
 from hitl_nb.evidence.rate import Interval
 
+#: what a comparison says of the challenger
 Verdict = Literal["promote", "refuse", "undecided"]
 
 

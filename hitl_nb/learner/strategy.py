@@ -24,7 +24,7 @@ from hitl_nb.learner.batch import ranked_batch, steady
 from hitl_nb.learner.weighting import keep_rules, rows_at
 
 Floats = NDArray[np.float64]
-#: (probabilities (n, k), generator, **what it names of `GIVEN`) -> scores (n,)
+#: ``(probabilities (n, k), generator, **what it names of GIVEN) -> scores (n,)``
 Strategy = Callable[..., Floats]
 
 #: what a strategy may name besides probabilities and generator
