@@ -215,6 +215,27 @@ _TAGS: dict[str, Any] = {
 }
 
 
+def agrees(said: Mapping[str, Any], correction: Mapping[str, Any]) -> bool:
+    """Whether a correction says what was said already; several labels are the same in any order.
+
+    >>> agrees({"label": 7, "confidence": 0.6}, {"label": "7"}), agrees({"label": 7}, {"label": 2})
+    (True, False)
+    """
+    return all(field in said and _same(said[field], value) for field, value in correction.items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(any(_same(x, y) for y in other) for x in one)
+    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (one, other))
+    if numbers or (isinstance(other, str) and isinstance(one, (int, float))):
+        return bool(one == other or str(one) == other)
+    try:
+        return canonical(one) == canonical(other)
+    except BadInput:  # the queue will say what is wrong with it
+        return False
+
+
 def name(what: str, value: object) -> str:
     """Return ``value`` if it is a usable name; names are text on screen and parameters in SQL."""
     if not isinstance(value, str) or not value.strip() or len(value) > MAX_NAME:

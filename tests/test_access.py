@@ -232,6 +232,27 @@ def test_the_counts_tell_no_reviewer_what_others_found_in_a_blind_audit(queue, e
     assert (enter("svc", "producer").stats().disagreed, enter("boss", "admin").stats().disagreed) == (1, 1)
 
 
+def test_an_audit_is_judged_blind_over_http_too(place):
+    queue, _, clients = place
+    ann, boss = clients["reviewer"], clients["admin"]
+    orchestrator = Orchestrator(queue=queue, policy=Policy(0.5, audit_rate=1.0, second_audit=0))
+    ids = [orchestrator.process({"n": i}, {"label": 7, "confidence": 0.9, "model": "m"})["task_id"] for i in range(3)]
+    listed = {task["task_id"]: task for task in ann.get("/review/queue?limit=1000").json()["tasks"]}
+    claimed = {task["task_id"]: task for task in ann.post("/review/claim", json={"n": 1000}).json()["tasks"]}
+    for seen in (listed[ids[0]], claimed[ids[0]], ann.get(f"/tasks/{ids[0]}").json()):
+        assert [seen[what] for what in ("ai_prediction", "confidence", "model", "policy")] == [None] * 4
+        assert (seen["input_data"], "Audit" in seen["reason"]) == ({"n": 0}, True)
+    refused = ann.post(f"/review/{ids[0]}/submit", json={"outcome": "approve"})
+    assert (refused.status_code, "judged blind" in refused.json()["detail"]) == (422, True)
+    for task_id, said in zip(ids, ({"label": "7"}, {"label": "2"}, None), strict=True):
+        body = {"outcome": "reject"} if said is None else {"outcome": "correct", "correction": said}
+        assert ann.post(f"/review/{task_id}/submit", json=body).status_code == 200
+    assert [queue.get(task_id).reviews[0].outcome for task_id in ids] == ["approve", "correct", "reject"]
+    assert ann.get(f"/tasks/{ids[0]}").json()["ai_prediction"]["label"] == 7
+    later = orchestrator.process({"n": 9}, {"label": 7, "confidence": 0.9})["task_id"]
+    assert boss.post(f"/review/{later}/submit", json={"outcome": "approve"}).status_code == 200
+
+
 def test_an_adjudicator_sees_what_is_to_be_settled(queue, enter):
     task_id = put(queue, reviews_required=2)
     ada = enter("ada", "reviewer", "adjudicator")

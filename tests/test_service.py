@@ -457,10 +457,10 @@ def test_a_client_of_a_server_that_is_not_there_is_told(monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(NoServer):
-            open_queue(f"http://127.0.0.1:{free.getsockname()[1]}", token="hitl_x")
+            open_queue(f"http://127.0.0.1:{free.getsockname()[1]}", token="hitl_nobody")
     for url in ("http://", "http://a b", "http://me:pw@host", "http://host?x=1", "http://host:99999"):
         with pytest.raises(BadInput):
-            open_queue(url, token="hitl_x")
+            open_queue(url, token="hitl_nobody")
 
 
 # -- killed
@@ -614,4 +614,4 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path, queue, monke
 
         threading.Thread(target=accept, daemon=True).start()
         with pytest.raises(NoServer):
-            open_queue(f"https://localhost:{listening.getsockname()[1]}", token="hitl_x")
+            open_queue(f"https://localhost:{listening.getsockname()[1]}", token="hitl_nobody")

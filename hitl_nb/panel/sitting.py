@@ -9,10 +9,10 @@ from typing import Any
 from uuid import uuid4
 
 from hitl_nb.display import clean, spell
-from hitl_nb.errors import BadInput, HitlError
+from hitl_nb.errors import HitlError
 from hitl_nb.panel.parts import Shown
 from hitl_nb.panel.show import show_prediction
-from hitl_nb.payload import canonical
+from hitl_nb.payload import agrees
 from hitl_nb.task import Review, ReviewOutcome, ReviewTask
 
 #: disagreement that one may want to promise of what passes without a person
@@ -112,7 +112,7 @@ class Kept:
     ) -> Kept:  # fmt: skip
         """Make a decision; a correction to what the model said is an approval."""
         outcome, said = ReviewOutcome(action), held.task.ai_prediction or {}
-        if correction is not None and all(k in said and _same(said[k], v) for k, v in correction.items()):
+        if correction is not None and agrees(said, correction):
             outcome, correction = ReviewOutcome.APPROVE, None
         text, submit_id = comment.strip() or None, submit_id or uuid4().hex
         return cls(held=held, outcome=outcome, correction=correction, comment=text, submit_id=submit_id, batch=batch)
@@ -144,18 +144,6 @@ def told(review: Review, prediction: dict[str, Any] | None) -> str:
     """Return an answer of somebody else in words, without the name."""
     said = show_prediction(review.answer) or f"not {show_prediction(prediction) or 'the answer of the model'}"
     return f"{said}; note: {review.comment}" if review.comment else said
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, list) and isinstance(other, list):  # several labels are the same in any order
-        return len(one) == len(other) and all(any(_same(x, y) for y in other) for x in one)
-    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (one, other))
-    if numbers or (isinstance(other, str) and isinstance(one, (int, float))):
-        return bool(one == other or str(one) == other)
-    try:
-        return canonical(one) == canonical(other)
-    except BadInput:  # the queue will say what is wrong with it
-        return False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -120,7 +120,7 @@ class Door:
 
     def _look(self, token: Token, call: str, task: ReviewTask) -> None:
         """Refuse to say more of a task than this token sees of it, or to take an answer back that knew the others."""
-        seen = self._seen(token, task)
+        seen = self.seen(token, task)
         own = [review for review in seen.reviews if review.reviewer == token.reviewer]
         others = len(seen.reviews) > len(own)
         if call == "explain" and len(seen.reviews) < len(task.reviews):
@@ -135,10 +135,10 @@ class Door:
 
     def _shown(self, token: Token, call: str, found: Any) -> Any:
         if call == "get":
-            return self._delivered(token, found) if "producer" in token.roles else self._seen(token, found)
+            return self._delivered(token, found) if "producer" in token.roles else self.seen(token, found)
         if call == "reviewed":
             qualified = [task for task in found if task.expertise in (None, *token.expertise)]
-            return [task for task in (self._seen(token, one) for one in qualified) if task.reviews]
+            return [task for task in (self.seen(token, one) for one in qualified) if task.reviews]
         if call == "events":
             return [{name: event[name] for name in _OF_AN_EVENT} for event in found]
         if call == "submit":  # a key may have brought a task that is there
@@ -158,7 +158,7 @@ class Door:
         review = self.queue.deliver(task.task_id, token.reviewer)
         return replace(task, reviews=() if review is None else (review,))
 
-    def _seen(self, token: Token, task: ReviewTask) -> ReviewTask:
+    def seen(self, token: Token, task: ReviewTask) -> ReviewTask:
         """Return a task as a reviewer may see it."""
         if task.expertise not in (None, *token.expertise):
             raise _outside(token, task.expertise)
@@ -166,6 +166,20 @@ class Door:
         settled = task.status is Status.REVIEWED
         settles = "adjudicator" in token.roles and (task.disputed or settled)
         return task if (own and settled) or settles else replace(task, reviews=own)
+
+
+def blind(token: Token, task: ReviewTask) -> bool:
+    """Whether the holder of a token judges a task without knowing the model's answer."""
+    return task.audit and "admin" not in token.roles and not task.reviews
+
+
+def told_blind(task: ReviewTask) -> ReviewTask:
+    """Return an audit as who judges it sees it, until they have."""
+    reason = "Audit: say what is right, without the model's answer"
+    return replace(
+        task, ai_prediction=None, confidence=None, reason=reason, reasons=(), audit_probability=None, model=None,
+        policy=None,
+    )  # fmt: skip
 
 
 def _bound(call: str, args: Sequence[Any], more: Mapping[str, Any]) -> inspect.BoundArguments:

@@ -16,11 +16,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from hitl_nb.errors import BadInput, HitlError, NoSuchPage, OwnerFailed, plain
-from hitl_nb.payload import accept, dump, encode
+from hitl_nb.payload import accept, agrees, dump, encode
 from hitl_nb.queue import ReviewQueue, Stats, incoming, wire
 from hitl_nb.queue.token import Token
 from hitl_nb.server import form
-from hitl_nb.server.access import Door
+from hitl_nb.server.access import Door, blind, told_blind
 from hitl_nb.server.changes import LONGEST_WAIT, changed, last_event, place
 from hitl_nb.server.document import document
 from hitl_nb.server.gate import CALLS, Gate, holder
@@ -123,6 +123,10 @@ class Caller:
                 given["submit_id"] = request
         return self.door.do(self.token, call, (), given, request, request is not None)
 
+    def sees(self, task: ReviewTask) -> ReviewTask:
+        """Return a task as this caller is shown it."""
+        return told_blind(task) if blind(self.token, task) else task
+
 
 async def _caller(
     request: Request,
@@ -161,7 +165,7 @@ def _route(route: str, model: Any = None, **more: Any) -> Callable[[Any], Any]:
 @_route("GET /review/queue", form.Claimed)
 def queued(who: Who, limit: Limit = 20, expertise: Annotated[str | None, Query(max_length=200)] = None) -> Response:
     """List the open tasks that the caller may judge, best first."""
-    return _listed("tasks", who.do("pending", expertise=expertise, limit=limit))
+    return _listed("tasks", [who.sees(task) for task in who.do("pending", expertise=expertise, limit=limit)])
 
 
 @_route("POST /review/claim", form.Claimed)
@@ -169,15 +173,32 @@ def claim(who: Who, body: form.Claim) -> Response:
     """Take the best tasks for a while."""
     lease = timedelta(seconds=body.lease_seconds)
     found = who.do("claim", reviewer=who.token.person, n=body.n, expertise=body.expertise, lease=lease)
-    return _listed("tasks", found)
+    return _listed("tasks", [who.sees(task) for task in found])
 
 
 @_route("POST /review/{task_id}/submit", Review)
 def answer(who: Who, task_id: TaskId, body: form.Answer) -> Response:
-    """Answer a task. It need not have been claimed; what others hold is refused."""
+    """Answer a task. It need not have been claimed; what others hold is refused.
+
+    An audit is judged blind: correct with what is right, which counts as an approval where the model said the same, or
+    reject where nothing fits.
+    """
     given = body.model_dump()
     given["correction"] = accept(body.correction, "correction")
+    task = who.door.seen(who.token, who.door.queue.get(task_id)) if "admin" not in who.token.roles else None
+    if task is not None and blind(who.token, task):
+        given |= _blindly(task, given)
     return _answer(who.do("resolve", task_id=task_id, reviewer=who.token.person, **given))
+
+
+def _blindly(task: ReviewTask, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an answer to an audit says, about the very prediction that it was compared with."""
+    if given["outcome"] == "approve":
+        remedy = "an audit is judged blind: send correct with what is right, or reject where nothing fits"
+        raise BadInput(name="outcome", value="approve", remedy=remedy)
+    same = given["outcome"] == "correct" and agrees(task.ai_prediction or {}, given["correction"] or {"": ""})
+    shown = {"shown": given["shown"] or task.shown}
+    return shown | ({"outcome": "approve", "correction": None} if same else {})
 
 
 @_route("POST /review/{task_id}/release")
@@ -239,7 +260,8 @@ def submit_all(who: Who, body: form.Tasks) -> Response:
 @_route("GET /tasks/{task_id}", ReviewTask)
 def get(who: Who, task_id: TaskId) -> Response:
     """Return one task. Reviewers see no answers before their own; an answer that a producer reads is delivered."""
-    return _answer(who.do("get", task_id=task_id))
+    task = who.do("get", task_id=task_id)
+    return _answer(task if "producer" in who.token.roles else who.sees(task))
 
 
 @_route("GET /tasks/{task_id}/wait", Review, responses={202: {"model": form.Waiting, "description": "no answer yet"}})
