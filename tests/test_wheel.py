@@ -44,8 +44,10 @@ def site_packages(python):
 def test_the_wheel_holds_the_package_its_data_and_nothing_else(wheel):
     names = ZipFile(wheel).namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"hitl_nb"}
-    assert {"hitl_nb/_shipped/data/spam.csv", "hitl_nb/_shipped/data/README.md"} <= set(names)
-    assert any(name.startswith("hitl_nb/_shipped/notebooks/") for name in names)
+    tracked = run("git", "ls-files", "hitl_nb", "data", "notebooks", cwd=ROOT).split()
+    shipped = {name if name.startswith("hitl_nb/") else f"hitl_nb/_shipped/{name}" for name in tracked}
+    assert {name for name in names if ".dist-info/" not in name} == shipped
+    assert {Path(name).suffix for name in shipped} >= {".py", ".js", ".css", ".sql", ".csv", ".ipynb"}
     assert [name for name in names if "checkpoint" in name or name.endswith((".duckdb", ".pyc"))] == []
 
 
