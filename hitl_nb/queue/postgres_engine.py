@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,7 +25,7 @@ TRIES = 20
 FEW = 500
 #: tasks of one frame from which the planner must count anew, before the server does so by itself
 MANY = 5_000
-#: how a table begins that rows of a batch wait in; the day stands behind it
+#: how a table begins that rows of a batch wait in
 STAGING = "hitl_staging_"
 #: Arrow types as columns
 _TYPES = ((pa.types.is_boolean, "boolean"), (pa.types.is_integer, "bigint"), (pa.types.is_floating, "double precision"),
@@ -84,9 +85,11 @@ class PostgresEngine:
         """Run a named statement and return its rows."""
         if statement == "known_keys":
             self.rows("lock_keys", **values)
+        elif statement == "clear_tasks":
+            self.rows("lock_tasks")
         elif statement == "events_since":
             values["settled"] = self._settled()
-        found = self._execute(statement, values)
+        found = self.run(statement, values)
         return found.fetchall() if dialect(statement).startswith(("SELECT", "WITH")) else []
 
     def _settled(self) -> int:
@@ -102,7 +105,8 @@ class PostgresEngine:
             self.connection.rollback()
         return int(last) - int(unfinished)
 
-    def _execute(self, statement: str, values: dict[str, Any]) -> psycopg.Cursor[Any]:
+    def run(self, statement: str, values: dict[str, Any]) -> psycopg.Cursor[Any]:
+        """Run a named statement; in a pipeline its rows are there when that has ended."""
         given = {name: _bound(name, value) for name, value in values.items()}
         return self.connection.execute(dialect(statement, self._locks.get(statement, "")), given or None)
 
@@ -137,7 +141,8 @@ class PostgresEngine:
 
     def _staged(self, data: pa.Table) -> str:
         """Bring a table to the server, and return its name there."""
-        staged = f"{STAGING}{datetime.now(UTC):%Y%m%d}_{uuid4().hex}"
+        staged = f"{STAGING}{uuid4().hex}"
+        self.rows("stage", name=staged)
         self.staged.append(staged)
         self._ingest(staged, data)
         return staged
@@ -148,7 +153,7 @@ class PostgresEngine:
             self.rows("lock_all_keys")
         if given is not None:
             self._give(given)
-        found = self._execute(statement, values)
+        found = self.run(statement, values)
         rows = found.fetchall()
         about = found.description or []
         columns = list(zip(*rows, strict=True)) or [()] * len(about)
@@ -194,9 +199,21 @@ class PostgresTransaction(Transaction):
 
     engine: PostgresEngine
 
-    def __init__(self, engine: PostgresEngine, now: datetime, backlog: Backlog, numbers: Sequence[int]) -> None:
+    def __init__(
+        self, engine: PostgresEngine, now: datetime, backlog: Backlog, numbers: Sequence[int],
+        time: Callable[[datetime], datetime],
+    ) -> None:  # fmt: skip
         super().__init__(engine, now, numbers[0] - 1 if numbers else 0, backlog)
-        self._numbers = deque(numbers)
+        self._numbers, self._time = deque(numbers), time
+        self._began = self.seq if numbers else math.inf
+
+    def tasks(self, statement: str, **values: Any) -> list[TaskRow]:
+        """Run a statement that selects tasks; where it had to wait for another unit of work, it is later now."""
+        found = super().tasks(statement, **values)
+        if any(row.seq > self._began and row.task_id not in self.changed for row in found):
+            [(now,)] = self.engine.rows("now")
+            self.now = max(self.now, self._time(now))
+        return found
 
     def coming(self, row: TaskRow | None = None) -> int:
         """Return the number of the next event; those taken before another unit of work let go of the row are void."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from contextlib import suppress
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from hitl_nb.errors import BadInput, NotAQueue, QueueTooNew
 from hitl_nb.queue.file import SCHEMA_VERSION
@@ -23,18 +24,34 @@ def shown(url: str) -> str:
     >>> shown("postgresql://ann:secret@db.local:5433/reviews")
     'postgresql://ann@db.local:5433/reviews'
     """
-    try:
-        facts = conninfo_to_dict(url)
-    except psycopg.Error:
-        raise BadInput(
-            name="url", value="postgresql://…", remedy="it cannot be read; pass postgresql://user@host/name"
-        ) from None
+    facts = _facts(url)
     host, port = facts.get("host", "localhost"), facts.get("port", 5432)
     return f"postgresql://{facts.get('user', '')}@{host}:{port}/{facts.get('dbname', '')}"
 
 
+def connectable(url: str) -> str:
+    """Return a URL with what holds unless it says otherwise: a lost server is missed soon; texts are always UTF-8."""
+    facts: dict[str, Any] = {
+        "application_name": "hitl_nb", "connect_timeout": 10, "tcp_user_timeout": 30_000,
+        "keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 3,
+    }  # fmt: skip
+    return make_conninfo(**facts | _facts(url) | {"client_encoding": "utf8"})
+
+
+def _facts(url: str) -> dict[str, Any]:
+    try:
+        return conninfo_to_dict(url)
+    except psycopg.Error:
+        remedy = "it cannot be read; pass postgresql://user@host/name"
+        raise BadInput(name="url", value="postgresql://…", remedy=remedy) from None
+
+
 def make(connection: psycopg.Connection[Any], name: str) -> None:
     """Make the tables if there are none; one process does."""
+    [(encoding,)] = connection.execute("SHOW server_encoding").fetchall()
+    if encoding != "UTF8":
+        remedy = f"its texts are {encoding}; create a database with ENCODING 'UTF8' TEMPLATE template0"
+        raise BadInput(name="url", value=name, remedy=remedy)
     connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MAKING])
     here = "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
     tables = {table for (table,) in connection.execute(here).fetchall()}
@@ -50,7 +67,11 @@ def make(connection: psycopg.Connection[Any], name: str) -> None:
     version = int(facts["schema_version"]) if facts.get("schema_version", "").isdecimal() else 0
     if version != SCHEMA_VERSION:
         raise QueueTooNew(path=name, version=version, known=SCHEMA_VERSION)
-    old = (datetime.now() - timedelta(days=2)).strftime("%Y%m%d")
-    for table in tables:
-        if table.startswith(STAGING) and table.removeprefix(STAGING)[:8] < old:
-            connection.execute(f'DROP TABLE IF EXISTS "{table}"')
+    sweep(connection)
+
+
+def sweep(connection: psycopg.Connection[Any]) -> None:
+    """Drop tables that rows of a batch came in and that nobody needs any more; a killed process leaves some."""
+    for (table,) in connection.execute(dialect("staged"), {"begins": STAGING}).fetchall():
+        with suppress(psycopg.Error), connection.transaction():  # it may be another role's, who drops it in its time
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(table)))
