@@ -20,6 +20,7 @@ from hitl_nb.errors import BadInput, HitlError, KeyConflict, NotAQueue, OutcomeU
 from hitl_nb.queue import ReviewQueue, answer
 from hitl_nb.queue.postgres import PostgresStore
 from hitl_nb.queue.postgres_engine import PostgresEngine, dialect
+from hitl_nb.queue.request import Requests
 
 PLAIN = "&hitl_skip_locked=off&hitl_notify=off"
 
@@ -323,6 +324,35 @@ def test_one_submit_id_at_two_processes_at_once_is_one_answer(both):
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
         assert [review.number for review in found] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "args", "more"),
+    [
+        ("submit", (), {"input_data": {"x": 1}, "ai_prediction": {"label": "a"}, "reason": "unsure"}),
+        ("claim", ("ann",), {}),
+        ("note", ("noon", {"sun": True}), {}),
+    ],
+)
+def test_one_request_at_two_servers_at_once_is_done_once(both, call, args, more):
+    [ask(both[0]) for _ in range(40)]
+    before, begun = len(both[0].events()), both[0].stats().total
+    for i in range(10):
+        start, found = threading.Barrier(2), []
+
+        def do(queue, place, name=f"r{i}", start=start, found=found):
+            requests = Requests(lambda: queue)
+            start.wait(60)
+            found.append(requests.do(call, args, more, request=name, again=place == 1))
+
+        threads = [
+            threading.Thread(target=do, args=(queue, again)) for queue, again in zip(both, (False, True), strict=True)
+        ]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert found[0] == found[1]
+    assert len(both[0].events()) == before + 10
+    assert both[0].stats().total == begun + (10 if call == "submit" else 0)
 
 
 def test_many_who_open_it_at_once_make_its_tables_once(postgres):

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from hitl_nb.queue.backlog import Backlog
 from hitl_nb.queue.row import EventRow, TaskRow, dump_list
-from hitl_nb.queue.store import Transaction, settle, statements
+from hitl_nb.queue.store import AlreadyDone, Transaction, settle, statements
 from hitl_nb.task import Reviewer
 
 #: tries of a unit of work that others got in the way of, and of a claim without SKIP LOCKED
@@ -270,6 +270,15 @@ class PostgresTransaction(Transaction):
         """Return the event that a client gave an id, if there is one; nobody else uses that id meanwhile."""
         self.engine.rows("lock_submit", submit_id=submit_id)
         return self.events("event_by_submit", submit_id=submit_id)
+
+    def log_under(self, request: str) -> Transaction:
+        """Log what follows under the id of a client's request, unless another process has done that."""
+        super().log_under(request)
+        self.engine.rows("lock_submit", submit_id=request)
+        done = [event for event in self.events("events_of_request", request=request) if event.move != "policy"]
+        if done:
+            raise AlreadyDone(done)
+        return self
 
     def flush(self) -> None:
         """Write payloads, events and rows."""

@@ -13,7 +13,7 @@ from hitl_nb.queue import read
 from hitl_nb.queue.change import Forgotten, forgotten
 from hitl_nb.queue.queue import ReviewQueue
 from hitl_nb.queue.row import EventRow
-from hitl_nb.queue.store import REQUEST, Transaction
+from hitl_nb.queue.store import REQUEST, AlreadyDone, Transaction
 from hitl_nb.task import Move, ReviewTask
 
 #: calls that change nothing, or nothing more when they are done again
@@ -73,11 +73,17 @@ class Requests:
                     events = [event for event in events if event.task_id is not None]
                 if events or call == "store_frame":
                     return _AGAIN.get(call, _nothing)(queue, events, args)
-            token = REQUEST.set(request)
             try:
-                return getattr(queue, call)(*args, **more)
-            finally:
-                REQUEST.reset(token)
+                return self._do(queue, call, args, more, request)
+            except AlreadyDone as done:  # by another process on the same database
+                return _AGAIN.get(call, _nothing)(queue, done.events, args)
+
+    def _do(self, queue: ReviewQueue, call: str, args: Sequence[Any], more: Mapping[str, Any], request: str) -> Any:
+        token = REQUEST.set(request)
+        try:
+            return getattr(queue, call)(*args, **more)
+        finally:
+            REQUEST.reset(token)
 
     @contextmanager
     def _turn(self, request: str) -> Iterator[bool]:

@@ -171,6 +171,18 @@ def task_row(line: Iterable[Any]) -> TaskRow:
     return row
 
 
+#: what events of early files are called now
+_NOW_CALLED = {"rescore": "reorder"}
+
+
+def event_row(row: Iterable[Any]) -> EventRow:
+    """Return a line of the log as a record."""
+    values = dict(zip(EVENT_COLUMNS, row, strict=True))
+    task_id, move = values["task_id"], values["move"]
+    known = {"task_id": None if task_id is None else str(task_id), "move": _NOW_CALLED.get(move, move)}
+    return EventRow(**values | known)
+
+
 def change(row: TaskRow, move: Move, to: Status, **columns: Any) -> TaskRow:
     """Return the row after a legal move; the table of moves is the only judge.
 

@@ -23,6 +23,7 @@ from hitl_nb.queue.row import (
     aware,
     change,
     difference,
+    event_row,
     event_values,
     task_row,
     values,
@@ -70,14 +71,18 @@ def searching() -> frozenset[str]:
     return frozenset({name for name in statements() if "task" in reads(name)} - {"get_task"})
 
 
+class AlreadyDone(Exception):
+    """A client's request that another process has done meanwhile; nothing was done again."""
+
+    def __init__(self, events: list[EventRow]) -> None:
+        self.events = events
+
+
 def logged_under(request: str | None, work: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
     """Return a unit of work whose events carry the id of a client's request."""
-
-    def logged(tx: Transaction) -> T:
-        tx.request = request
-        return work(tx)
-
-    return work if request is None else logged
+    if request is None:
+        return work
+    return lambda tx: work(tx.log_under(request))
 
 
 def settle(engine: Engine, rows: Iterable[tuple[TaskRow | None, TaskRow]]) -> None:
@@ -273,6 +278,11 @@ class Transaction:
         self.changed[row.task_id] = (before, after)
         return after
 
+    def log_under(self, request: str) -> Transaction:
+        """Log what follows under the id of a client's request."""
+        self.request = request
+        return self
+
     def note(self, move: str, actor: str | None, body: dict[str, Any]) -> None:
         """Log something about the queue itself."""
         self._log(move, None, canonical(body, "event"), actor=actor)
@@ -370,18 +380,6 @@ def is_id(task_id: object) -> bool:
     """Whether a value has the form of a task id."""
     form = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
     return isinstance(task_id, str) and re.fullmatch(form, task_id) is not None
-
-
-#: what events of early files are called now
-_NOW_CALLED = {"rescore": "reorder"}
-
-
-def event_row(row: Iterable[Any]) -> EventRow:
-    """Return a line of the log as a record."""
-    values = dict(zip(EVENT_COLUMNS, row, strict=True))
-    task_id, move = values["task_id"], values["move"]
-    known = {"task_id": None if task_id is None else str(task_id), "move": _NOW_CALLED.get(move, move)}
-    return EventRow(**values | known)
 
 
 def payloads(rows: Sequence[tuple[int, str, str]], row: TaskRow) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from hitl_nb.errors import QueueDamaged, shown
 from hitl_nb.payload import parse
-from hitl_nb.queue.row import COLUMNS, TaskRow, fold, task_row
-from hitl_nb.queue.store import Engine, Transaction, event_row
+from hitl_nb.queue.row import COLUMNS, TaskRow, event_row, fold, task_row
+from hitl_nb.queue.store import Engine, Transaction
 from hitl_nb.queue.submit import key_hash
 from hitl_nb.task import MOVES, Move, Status
 
