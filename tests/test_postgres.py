@@ -18,6 +18,7 @@ from test_many import MOST, answered_by_processes, check_answered_once, fill
 from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
 from hitl_nb.errors import BadInput, HitlError, KeyConflict, NotAQueue, OutcomeUnknown, QueueTooNew, StorageFailed
 from hitl_nb.queue import ReviewQueue, answer
+from hitl_nb.queue.postgres import MOST as MOST_OPEN
 from hitl_nb.queue.postgres import PostgresStore
 from hitl_nb.queue.postgres_engine import PostgresEngine, dialect
 from hitl_nb.queue.request import Requests
@@ -165,6 +166,31 @@ def test_a_limit_of_time_that_the_server_has_is_named(postgres):
         assert queue.stats().total == 0
 
 
+def test_a_limit_of_room_that_the_server_has_is_named_at_once(postgres):
+    with open_queue(
+        postgres.replace("search_path", "temp_file_limit%3D0%20-cwork_mem%3D64kB%20-csearch_path")
+    ) as queue:
+        tries, much = [], "SELECT i FROM generate_series(1, 100000) AS i ORDER BY -i"
+        with pytest.raises(StorageFailed, match="temporary file size exceeds"):
+            queue.store.write(lambda tx: (tries.append(1), tx.engine.connection.execute(much)))
+        assert tries == [1]
+
+
+def test_a_process_whose_connections_are_all_in_use_is_told_so(postgres, monkeypatch):
+    with open_queue(postgres) as queue:
+        go, held = threading.Event(), threading.Barrier(MOST_OPEN + 1)
+        slow = [queue.store.read] * MOST_OPEN
+        threads = [threading.Thread(target=read, args=(lambda tx: (held.wait(60), go.wait(60)),)) for read in slow]
+        [thread.start() for thread in threads]
+        held.wait(60)
+        monkeypatch.setattr("hitl_nb.queue.postgres.PATIENCE", 0.1)
+        monkeypatch.setattr(queue.store._pool, "timeout", 0.1)
+        with pytest.raises(StorageFailed, match="all 6 connections of this process are in use"):
+            queue.stats()
+        go.set()
+        [thread.join() for thread in threads]
+
+
 @pytest.mark.parametrize("notifies", [True, False])
 def test_what_another_process_answers_wakes_who_waits_here(postgres, notifies):
     here, there = (ReviewQueue(PostgresStore(postgres, notifies=notifies)) for _ in range(2))
@@ -294,6 +320,23 @@ def test_a_claim_gets_the_last_task_though_somebody_looks_at_it_just_then(both):
     assert here.claim("bob") == []
 
 
+def test_while_one_thread_counts_what_waits_the_others_take_what_is_known(postgres, monkeypatch):
+    monkeypatch.setattr("hitl_nb.queue.postgres.FRESH", 0)
+    monkeypatch.setattr("hitl_nb.queue.postgres.SHARE", 0)
+    with open_queue(postgres) as queue, psycopg.connect(postgres) as other:
+        ask(queue)
+        assert queue.store.backlog.waiting[None, 1] == 1
+        other.execute("LOCK TABLE task")
+        counts = threading.Thread(target=lambda: queue.store.backlog)
+        counts.start()
+        while not queue.store._counting.locked():
+            time.sleep(0.01)
+        assert queue.store.backlog.waiting[None, 1] == 1
+        assert counts.is_alive()
+        other.rollback()
+        counts.join()
+
+
 def test_one_key_at_two_processes_at_once_is_one_task(both):
     here, there = both
     for i in range(20):
@@ -387,7 +430,14 @@ def test_claims_and_looks_find_their_rows_by_an_index(postgres):
         looked = plan(postgres, "open_tasks", anybody=True, expertises=[], n=20)
         assert "Index Scan using task_open" in looked
         assert "Seq Scan on event" not in plan(postgres, "event_by_submit", submit_id="s")
-        assert "Index" in plan(postgres, "next_due")
+        with psycopg.connect(postgres) as connection:  # an answer keeps its deadline
+            connection.execute("UPDATE task SET due_at = '2026-01-01', status = 'reviewed' WHERE priority = 0")
+            connection.execute("UPDATE task SET due_at = '2026-01-02' WHERE priority > 0")
+            cursor = psycopg.ClientCursor(connection)
+            looked = str(cursor.execute("EXPLAIN ANALYZE " + dialect("next_due")).fetchall())
+            assert "Index Scan using task_due" in looked
+            assert "Rows Removed" not in looked
+            connection.rollback()
     with psycopg.connect(postgres) as connection:  # so it is for a million, too, and before the server counts by itself
         counted = "SELECT DISTINCT tablename FROM pg_stats WHERE schemaname = current_schema() ORDER BY 1"
         assert connection.execute(counted).fetchall() == [("event",), ("payload",), ("task",), ("task_next",)]

@@ -29,6 +29,11 @@ T = TypeVar("T")
 
 #: what others do to a unit of work that is then done again
 _IN_THE_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+#: limits of the server's own, which are there at the next try, too
+_LIMITS = (
+    psycopg.errors.QueryCanceled, psycopg.errors.DiskFull, psycopg.errors.OutOfMemory,
+    psycopg.errors.ConfigurationLimitExceeded,
+)  # fmt: skip
 
 #: connections of one process for units of work; one more listens, one more brings frames: 8 in all
 MOST = 6
@@ -38,6 +43,8 @@ PATIENCE = 30.0
 IDLE = "300s"
 #: how long what waits is held for true, in seconds
 FRESH = 1.0
+#: counting what waits takes no more than one part in so many of the time
+SHARE = 50
 #: how long the server's time is told from what it said last, in seconds
 MINUTE = 60.0
 
@@ -65,7 +72,7 @@ class PostgresStore:
         self.name, self._url = shown(url), connectable(url)
         self._clock, self._skips = clock, skips
         self._process, self._closed = os.getpid(), False
-        self._ingesting = threading.Lock()
+        self._ingesting, self._counting = threading.Lock(), threading.Lock()
         self._known: tuple[float, Backlog] | None = None
         self._due: tuple[float, datetime | None] | None = None
         self._last = datetime.min
@@ -113,10 +120,17 @@ class PostgresStore:
     def backlog(self) -> Backlog:
         """What waits and how fast it is answered, as of a moment ago."""
         self._check_open()
-        known, begun = self._known, time.monotonic()
-        if known is None or self._clock is not None or begun - known[0] > FRESH:
-            known = self._known = begun, self._with(self._count, reads=True)
-        return known[1]
+        known = self._known
+        stale = known is None or self._clock is not None or time.monotonic() > known[0]
+        if stale and self._counting.acquire(blocking=known is None or self._clock is not None):
+            try:  # the others take what was counted last meanwhile
+                begun = time.monotonic()
+                found = self._with(self._count, reads=True)
+                ended = time.monotonic()
+                known = self._known = ended + max(FRESH, SHARE * (ended - begun)), found
+            finally:
+                self._counting.release()
+        return known[1] if known else Backlog()
 
     def _count(self, connection: psycopg.Connection[Any]) -> Backlog:
         engine = self._engine(connection, False)
@@ -186,10 +200,10 @@ class PostgresStore:
             try:
                 with psycopg.connect(self._url, connect_timeout=5) as connection:
                     [(fate,)] = connection.execute(dialect("fate"), {"xid": xid}).fetchall()
-                    if fate != "in progress":
+                    if fate in ("committed", "aborted"):
                         return str(fate)
-                    found = "it is still in progress"
-            except psycopg.OperationalError as error:
+                    found = f"it is {fate or 'too old'}"
+            except psycopg.Error as error:
                 found = _first(error)
             if time.monotonic() > until:
                 raise OutcomeUnknown(reason=found)
@@ -222,12 +236,12 @@ class PostgresStore:
             except (psycopg.OperationalError, PoolTimeout) as error:
                 if isinstance(error, _IN_THE_WAY):
                     raise
-                if isinstance(error, psycopg.errors.QueryCanceled):  # the server's own limit of time
+                if isinstance(error, _LIMITS):
                     raise StorageFailed(reason=_first(error)) from error
                 if time.monotonic() > until:
-                    reason = (
-                        f"{self.name} does not answer ({_first(error)}); see whether the server runs, then try again"
-                    )
+                    full = self._pool.get_stats().get("pool_size") == MOST and isinstance(error, PoolTimeout)
+                    why = f"all {MOST} connections of this process are in use" if full else _first(error)
+                    reason = f"{self.name} does not answer ({why}); see whether the server runs, then try again"
                     raise StorageFailed(reason=reason) from error
                 time.sleep(rest)
                 rest = min(2 * rest, 1.0)

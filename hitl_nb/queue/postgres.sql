@@ -7,7 +7,7 @@ ALTER TABLE task ADD PRIMARY KEY (task_id);
 CREATE INDEX task_next ON task (coalesce(expertise, ''), priority DESC, deadline, task_id) WHERE status IN ('pending_review', 'disputed');
 CREATE INDEX task_open ON task (priority DESC, deadline, task_id) WHERE status IN ('pending_review', 'claimed', 'disputed');
 CREATE INDEX task_leased ON task (lease_until) WHERE status = 'claimed';
-CREATE INDEX task_due ON task (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX task_due ON task (due_at) WHERE due_at IS NOT NULL AND status IN ('pending_review', 'claimed', 'disputed');
 CREATE INDEX task_answered ON task (reviewed_at DESC, task_id) WHERE status = 'reviewed';
 CREATE INDEX task_keyed ON task (key_hash) WHERE key_hash IS NOT NULL;
 CREATE INDEX event_of_task ON event (task_id, seq);
@@ -85,8 +85,8 @@ SELECT found.* FROM unnest(CAST(:expertises AS text[])) AS one(name) CROSS JOIN 
 -- next_due: When the next lease or deadline is due.
 SELECT least(
     (SELECT min(lease_until) FROM task WHERE status = 'claimed'),
-    (SELECT min(due_at) FROM task WHERE due_at IS NOT NULL
-     AND (status IN ('pending_review', 'disputed') OR (status = 'claimed' AND NOT overdue))));
+    (SELECT min(due_at) FROM task
+     WHERE due_at IS NOT NULL AND status IN ('pending_review', 'claimed', 'disputed') AND NOT (status = 'claimed' AND overdue)));
 
 -- get_texts: Payloads of some tasks; a text over ``most`` bytes is left out unless its whole task is wanted.
 SELECT task_id, version, kind, CASE WHEN octet_length(body) <= :most OR task_id = ANY(:whole) THEN body END
@@ -112,7 +112,8 @@ WITH came AS (
     WHERE move = 'submit' AND seq > (SELECT max(seq) FROM event) - 25 * :n
 )
 SELECT DISTINCT at_time, body ->> 'expertise' AS needs, coalesce((body ->> 'priority')::smallint, 0) AS urgency
-FROM came JOIN task USING (task_id) WHERE task.status <> 'auto_approved' ORDER BY 1 DESC, 2 DESC NULLS LAST, 3 DESC LIMIT :n;
+FROM came WHERE (SELECT status FROM task WHERE task.task_id = came.task_id) <> 'auto_approved'
+ORDER BY 1 DESC, 2 DESC NULLS LAST, 3 DESC LIMIT :n;
 
 -- audit_counts: Audits after the fact; random audits drawn, judged, wrong, judged by two, and where those two differ.
 WITH said AS (
