@@ -414,11 +414,12 @@ def test_many_who_open_it_at_once_make_its_tables_once(postgres):
 
 
 def plan(url, statement, **values):
+    """Return how the server finds what a statement of an engine selects."""
     with psycopg.connect(url) as connection:
-        cursor = psycopg.ClientCursor(connection)
-        rows = cursor.execute(
-            "EXPLAIN " + dialect(statement, "FOR UPDATE SKIP LOCKED" if statement == "claimable" else ""), values
-        )
+        engine, made = PostgresEngine(connection, True, True, None), []
+        connection.execute = lambda text, given: made.append(psycopg.ClientCursor(connection).mogrify(text, given))
+        engine.run(statement, values)
+        rows = psycopg.ClientCursor(connection).execute(f"EXPLAIN {made[0]}")
         return "\n".join(line for (line,) in rows.fetchall())
 
 

@@ -178,14 +178,11 @@ class PostgresStore:
     ) -> tuple[T, Any]:
         engine = self._engine(connection, True)
         engine.staged = staged
-        with connection.pipeline():  # in one go; but while it works, the server must see who falls silent
-            begun = engine.run("begin", {"idle": IDLE})
-        [(xid, now, numbers)] = begun.fetchall()
+        [(xid, now, numbers)] = engine.rows("begin", idle=IDLE)
         self._heard = now, time.monotonic()
         tx = PostgresTransaction(engine, self._time(now), self._lazy(), numbers, self._time)
         result = work(tx)
-        with connection.pipeline():
-            tx.flush()
+        tx.flush()
         try:
             connection.commit()
         except psycopg.OperationalError:

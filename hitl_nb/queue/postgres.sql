@@ -73,7 +73,7 @@ LOCK TABLE task IN EXCLUSIVE MODE;
 SELECT pg_notify(:channel, :tasks);
 
 -- claimable: What a reviewer could claim next, best first, of each expertise; ``passed``: what they skipped comes, too.
-SELECT found.* FROM unnest(CAST(:expertises AS text[])) AS one(name) CROSS JOIN LATERAL (
+SELECT found.* FROM (VALUES :expertises) AS one(name) CROSS JOIN LATERAL (
     SELECT * FROM task
     WHERE status IN ('pending_review', 'disputed') AND coalesce(expertise, '') = one.name
       AND (status = 'pending_review' OR :adjudicates)

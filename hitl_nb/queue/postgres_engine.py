@@ -23,6 +23,8 @@ from hitl_nb.task import Reviewer
 TRIES = 20
 #: rows up to which parameters are sent one by one; more go through a table of their own
 FEW = 500
+#: rows up to which those of one table are stored together with those of others
+AT_ONCE = 8
 #: tasks of one frame from which the planner must count anew, before the server does so by itself
 MANY = 5_000
 #: how a table begins that rows of a batch wait in
@@ -75,6 +77,7 @@ class PostgresEngine:
         self.connection, self._ingest, self.skips = connection, ingest, skips
         #: tables that rows of a batch came in; they go when the transaction has ended
         self.staged: list[str] = []
+        self._waiting: list[tuple[str, Sequence[Any]]] = []
         self._locks = dict.fromkeys(LOCKED, "FOR UPDATE") if writes else {}
         if writes:
             self._locks |= dict.fromkeys(PASSING, "FOR UPDATE SKIP LOCKED" if skips else "FOR UPDATE")
@@ -106,30 +109,50 @@ class PostgresEngine:
         return int(last) - int(unfinished)
 
     def run(self, statement: str, values: dict[str, Any]) -> psycopg.Cursor[Any]:
-        """Run a named statement; in a pipeline its rows are there when that has ended."""
+        """Run a named statement, in words for which the server makes one plan for all times."""
+        text = dialect(statement, self._locks.get(statement, ""))
         given = {name: _bound(name, value) for name, value in values.items()}
-        return self.connection.execute(dialect(statement, self._locks.get(statement, "")), given or None)
+        if statement == "claimable":
+            given |= {f"one{i}": name for i, name in enumerate(given.pop("expertises"))}
+            named = ", ".join(f"(CAST(%({name})s AS text))" for name in given if name.startswith("one"))
+            text = text.replace("%(expertises)s", named)
+        for name, value in given.items():
+            if isinstance(value, list) and len(value) == 1 and f"ANY(%({name})s)" in text:
+                text, given[name] = text.replace(f"ANY(%({name})s)", f"%({name})s"), value[0]
+        return self.connection.execute(text, given or None)
 
     def wait_for_others(self) -> None:
         """Pass over no task any more that others hold."""
         self._locks["claimable"] = "FOR UPDATE"
 
     def put(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Append rows."""
+        """Append rows; a few wait for ``send``."""
         if len(rows) > FEW:
             self.put_arrow(table, pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))))
             return
         names, places = ", ".join(columns), ", ".join(["%s"] * len(columns))
-        with self.connection.cursor() as cursor:
-            cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({places})", rows)
+        self._do(f"INSERT INTO {table} ({names}) VALUES ({places})", rows)
 
     def update(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Set columns of the task table by id."""
+        """Set columns of the task table by id; one waits for ``send``."""
         sets = ", ".join(f"{name} = %s" for name in columns[1:])
+        self._do(f"UPDATE task SET {sets} WHERE task_id = %s", [(*values, task_id) for task_id, *values in rows])
+
+    def _do(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        if len(rows) <= AT_ONCE:
+            self._waiting += [(statement, row) for row in rows]
+            return
         with self.connection.cursor() as cursor:
-            cursor.executemany(
-                f"UPDATE task SET {sets} WHERE task_id = %s", [(*values, task_id) for task_id, *values in rows]
-            )
+            cursor.executemany(statement, rows)
+
+    def send(self) -> None:
+        """Store what waits, in one statement."""
+        if self._waiting:
+            *others, last = (statement for statement, _ in self._waiting)
+            text = ", ".join(f"w{i} AS ({statement})" for i, statement in enumerate(others))
+            values = [value for _, row in self._waiting for value in row]
+            self._waiting = []
+            self.connection.execute(f"WITH {text} {last}" if text else last, values)
 
     def put_arrow(self, table: str, data: pa.Table) -> None:
         """Append an Arrow table: as texts and numbers to a table of its own, and typed from there."""
@@ -284,6 +307,7 @@ class PostgresTransaction(Transaction):
         """Write payloads, events and rows."""
         super().flush()
         settle(self.engine, self.changed.values())
+        self.engine.send()
         if sum(self.arrived.values()) >= MANY:  # or claims would be planned for the table as it was
             self.engine.rows("count_anew")
 
