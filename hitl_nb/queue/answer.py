@@ -73,9 +73,9 @@ def claim(
     """Take the best ``n`` tasks for a while; None if it takes a search and the task table is not settled."""
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_CLAIM:
         raise BadInput(name="n", value=n, remedy=f"claim 1 to {MAX_CLAIM} tasks at once")
-    until = after(tx.now, lease, "lease")
     allowed = _allowed(reviewer, expertise)
     found = tx.best(reviewer, allowed, n)
+    until = after(tx.now, lease, "lease")
     if found is None and tx.behind is not None:
         return None
     rows = _searched(tx, reviewer, allowed, n) if found is None else found

@@ -111,6 +111,10 @@ class PostgresStore:
         """Return the time, never before that of the last event that this process stored."""
         return max(server if self._clock is None else self._clock(), self._last)
 
+    def _hear(self, server: datetime) -> datetime:
+        self._heard = server, time.monotonic()
+        return self._time(server)
+
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
@@ -178,15 +182,13 @@ class PostgresStore:
     ) -> tuple[T, Any]:
         engine = self._engine(connection, True)
         engine.staged = staged
-        [(xid, now, numbers)] = engine.rows("begin", idle=IDLE)
-        self._heard = now, time.monotonic()
-        tx = PostgresTransaction(engine, self._time(now), self._lazy(), numbers, self._time)
+        tx = PostgresTransaction(engine, self._hear, self._lazy(), IDLE)
         result = work(tx)
         tx.flush()
         try:
             connection.commit()
         except psycopg.OperationalError:
-            if self._fate(xid) != "committed":
+            if self._fate(tx.xid) != "committed":
                 raise
         return result, tx
 
@@ -210,9 +212,7 @@ class PostgresStore:
         """Run a unit of work on a snapshot; it holds nobody up."""
 
         def look(connection: psycopg.Connection[Any]) -> T:
-            engine = self._engine(connection, False)
-            [(now,)] = engine.rows("now")
-            return work(PostgresTransaction(engine, self._time(now), self._lazy(), (), self._time))
+            return work(PostgresTransaction(self._engine(connection, False), self._hear, self._lazy()))
 
         return self._with(look, reads=True)
 

@@ -24,7 +24,7 @@ WITH begun AS MATERIALIZED (
            CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END
     FROM event_number
 )
-SELECT pg_current_xact_id()::text, clock_timestamp() AT TIME ZONE 'UTC', ARRAY[nextval('event_number')] FROM begun;
+SELECT pg_current_xact_id()::text, clock_timestamp() AT TIME ZONE 'UTC', nextval('event_number') FROM begun;
 
 -- last_number: The last number of the log that anybody has taken.
 SELECT last_value FROM event_number;

@@ -15,7 +15,7 @@ import psycopg
 import pyarrow as pa
 
 from hitl_nb.queue.backlog import Backlog
-from hitl_nb.queue.row import EventRow, TaskRow, dump_list
+from hitl_nb.queue.row import EventRow, TaskRow, dump_list, task_row
 from hitl_nb.queue.store import AlreadyDone, Transaction, settle, statements
 from hitl_nb.task import Reviewer
 
@@ -37,7 +37,10 @@ _WIDE = ((pa.types.is_dictionary, pa.string()), (pa.types.is_integer, pa.int64()
 #: columns as Arrow types, by the number of the type
 _ARROW = {16: pa.bool_(), 20: pa.int64(), 21: pa.int16(), 23: pa.int32(), 701: pa.float64(), 1114: pa.timestamp("us")}
 #: rows that a unit of work locks before it changes them, and those of which it leaves alone what others hold
-LOCKED, PASSING = frozenset({"get_task", "get_tasks"}), frozenset({"leases_out", "deadlines_due", "claimable"})
+LOCKED = frozenset({"get_task", "get_tasks"})
+PASSING = frozenset({"leases_out", "deadlines_due", "claimable", "claim_first"})
+#: what a unit of work knows from when it has begun
+_TOLD = ("engine", "now", "seq", "_numbers", "_began")
 _COLUMNS = """SELECT column_name, data_type FROM information_schema.columns
 WHERE table_schema = current_schema() AND table_name = %s"""
 #: columns of ids
@@ -47,6 +50,9 @@ _IDS = frozenset({"task_id", "task_ids", "whole", "after", "until"})
 @cache
 def dialect(statement: str, lock: str = "") -> str:
     """Return a named statement as PostgreSQL takes it, with the rows that it finds locked."""
+    if statement == "claim_first":
+        found = f"found.* FROM begun LEFT JOIN ({dialect('claimable', lock)}) AS found ON true"
+        return dialect("begin").replace("FROM begun", f", {found}")
     text = (statements() | statements("postgres.sql"))[statement].replace("%", "%%")
     text = re.sub(r"(?<![:\w]):([a-z]\w*)", r"%(\1)s", text)
     if statement.startswith("create_"):
@@ -82,7 +88,7 @@ class PostgresEngine:
         if writes:
             self._locks |= dict.fromkeys(PASSING, "FOR UPDATE SKIP LOCKED" if skips else "FOR UPDATE")
             if not skips:
-                self._locks["claimable"] = ""  # looked up first, locked and looked at again after
+                self._locks["claimable"] = self._locks["claim_first"] = ""  # locked and looked at again after
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """Run a named statement and return its rows."""
@@ -112,7 +118,7 @@ class PostgresEngine:
         """Run a named statement, in words for which the server makes one plan for all times."""
         text = dialect(statement, self._locks.get(statement, ""))
         given = {name: _bound(name, value) for name, value in values.items()}
-        if statement == "claimable":
+        if "VALUES %(expertises)s" in text:
             given |= {f"one{i}": name for i, name in enumerate(given.pop("expertises"))}
             named = ", ".join(f"(CAST(%({name})s AS text))" for name in given if name.startswith("one"))
             text = text.replace("%(expertises)s", named)
@@ -223,12 +229,31 @@ class PostgresTransaction(Transaction):
     engine: PostgresEngine
 
     def __init__(
-        self, engine: PostgresEngine, now: datetime, backlog: Backlog, numbers: Sequence[int],
-        time: Callable[[datetime], datetime],
-    ) -> None:  # fmt: skip
-        super().__init__(engine, now, numbers[0] - 1 if numbers else 0, backlog)
-        self._numbers, self._time = deque(numbers), time
-        self._began = self.seq if numbers else math.inf
+        self, engine: PostgresEngine, time: Callable[[datetime], datetime], backlog: Backlog, idle: str | None = None
+    ) -> None:
+        super().__init__(engine, datetime.min, 0, backlog)
+        self._unasked, self._time, self._idle = engine, time, idle
+        #: number of the server's transaction
+        self.xid = ""
+        for name in _TOLD:
+            self.__dict__.pop(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        """Begin, when something is first asked for that the server tells then."""
+        if name not in _TOLD:
+            raise AttributeError(name)
+        if self._idle is None:
+            self._told([("", *self._unasked.rows("now")[0])])
+        else:
+            self._told(self._unasked.rows("begin", idle=self._idle))
+        return self.__dict__[name]
+
+    def _told(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Take note of number and time of the transaction, and of numbers of the log: one stands in each line."""
+        self.engine, self.xid, self.now = self._unasked, rows[0][0], self._time(rows[0][1])
+        self._numbers = deque(number for _, _, *numbers in rows for number in numbers[:1])
+        self.seq = self._numbers[0] - 1 if self._numbers else 0
+        self._began = self.seq if self._numbers else math.inf
 
     def tasks(self, statement: str, **values: Any) -> list[TaskRow]:
         """Run a statement that selects tasks; where it had to wait for another unit of work, it is later now."""
@@ -283,6 +308,10 @@ class PostgresTransaction(Transaction):
         return found[: n - len(fresh)]
 
     def _first(self, n: int, **words: Any) -> list[TaskRow]:
+        if "engine" not in self.__dict__:  # it begins with this
+            rows = self._unasked.rows("claim_first", idle=self._idle, **words, n=n)
+            self._told(rows)
+            return sorted((task_row(row[3:]) for row in rows if row[3] is not None), key=_urgency)[:n]
         return sorted(self.tasks("claimable", **words, n=n), key=_urgency)[:n]
 
     def ahead(self, expertise: Sequence[str]) -> list[str]:
