@@ -17,7 +17,7 @@ from test_many import MOST, answered_by_processes, check_answered_once, fill
 
 from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
 from hitl_nb.errors import BadInput, HitlError, KeyConflict, NotAQueue, OutcomeUnknown, QueueTooNew, StorageFailed
-from hitl_nb.queue import ReviewQueue, answer
+from hitl_nb.queue import ReviewQueue, answer, change
 from hitl_nb.queue.postgres import MOST as MOST_OPEN
 from hitl_nb.queue.postgres import PostgresStore
 from hitl_nb.queue.postgres_engine import PostgresEngine, dialect
@@ -261,16 +261,19 @@ def test_who_follows_the_log_misses_nothing_of_a_transaction_that_ends_late(both
 
 def test_who_follows_the_log_of_many_writers_misses_nothing(both):
     here, there = both
+    fill(here, 400)
+    before = here.store.read(lambda tx: tx.rows("last_seq"))[0][0]
     seen, ended = [], threading.Event()
 
     def write():
         for i in range(100):
             there.store.write(lambda tx, i=i: [tx.note("x", None, {}) for _ in range(1 + i % 3)])
+            assert there.claim("ann")
 
     def follow():
         while True:
             last = ended.is_set()
-            seen.extend(here.events(seen[-1]["seq"] if seen else 0))
+            seen.extend(here.events(seen[-1]["seq"] if seen else before))
             if last:
                 return
 
@@ -280,8 +283,8 @@ def test_who_follows_the_log_of_many_writers_misses_nothing(both):
     [thread.join() for thread in threads]
     ended.set()
     follower.join()
-    assert len(seen) == 4 * 199
-    assert seen == here.events()
+    assert len(seen) == 4 * (199 + 100)
+    assert seen == here.events(before, limit=1000) + here.events(seen[999]["seq"])
 
 
 def test_events_of_a_task_are_numbered_as_they_happened_though_one_process_began_first(both):
@@ -300,6 +303,33 @@ def test_events_of_a_task_are_numbered_as_they_happened_though_one_process_began
     here.rebuild()
     assert here.get(task).status == "disputed"
     assert "bob objected: look again" in here.explain(task)
+
+
+def test_times_of_a_task_do_not_step_back_where_one_unit_of_work_waited_for_another_task(both):
+    here, there = both
+    one, other, begun, changed = ask(here), ask(here), threading.Event(), threading.Event()
+
+    def later(tx):
+        assert tx.now
+        begun.set()
+        changed.wait(60)
+        change.replace(tx, other, {"x": 3}, {"label": "c"}, None)
+
+    def first(tx):
+        assert tx.now
+        second = threading.Thread(target=there.store.write, args=(later,))
+        second.start()
+        begun.wait(60)
+        there.withdraw(one)
+        tx.task(one)  # from here on it is later
+        change.replace(tx, other, {"x": 2}, {"label": "b"}, None)
+        changed.set()
+        return second
+
+    here.store.write(first).join()
+    events = [event for event in here.events() if event["task_id"] == other]
+    assert [event["move"] for event in events] == ["submit", "replace", "replace"]
+    assert events == sorted(events, key=lambda event: event["at_time"])
 
 
 def test_a_claim_gets_the_last_task_though_somebody_looks_at_it_just_then(both):

@@ -227,6 +227,8 @@ class PostgresTransaction(Transaction):
     """A unit of work among those of other processes: it locks the rows that it changes."""
 
     engine: PostgresEngine
+    _numbers: deque[int]
+    _began: float
 
     def __init__(
         self, engine: PostgresEngine, time: Callable[[datetime], datetime], backlog: Backlog, idle: str | None = None
@@ -261,6 +263,7 @@ class PostgresTransaction(Transaction):
         if any(row.seq > self._began and row.task_id not in self.changed for row in found):
             [(now,)] = self.engine.rows("now")
             self.now = max(self.now, self._time(now))
+            self._numbers.clear()  # what is later has a later number
         return found
 
     def coming(self, row: TaskRow | None = None) -> int:
