@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 
 import httpx
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from conftest import let_in, service
 
 from hitl_nb import open_queue
+from hitl_nb.errors import BadInput
 from hitl_nb.payload import encode
 
 NEW = {"input_data": {"n": 1}, "ai_prediction": {"label": "a"}, "reason": "r"}
@@ -104,6 +106,64 @@ def test_those_who_ask_for_health_while_the_writer_is_busy_keep_nobody_out(queue
         assert {answered(made)[:12] for made in asking} <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
 
 
+def test_who_takes_nothing_of_the_answers_is_hung_up_on(queue):
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + let_in(queue).encode() + b"\r\n\r\n"
+    with service(queue, patience=0.2) as running:
+        with line(running, 500 * ask):  # the answers take 20 MB
+            until = time.monotonic() + LONG
+            there = running._server.server_state.connections
+            while not there:
+                assert time.monotonic() < until
+            while there:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        with client(running, "hitl_of_me") as me:
+            assert me.get("/stats").status_code == 200
+
+
+def test_a_server_that_is_busy_is_there(queue):
+    begun, go = threading.Event(), threading.Event()
+
+    def long_write(tx):
+        begun.set()
+        go.wait(LONG)
+
+    with service(queue) as running, open_queue(running.address, token=let_in(queue)) as remote:
+        task_id = queue.submit(**NEW).task_id
+        writing = threading.Thread(target=queue.store.write, args=(long_write,))
+        writing.start()
+        assert begun.wait(LONG)
+        line = remote._reach()
+        assert line.answers(10)  # and says that nothing was stored for a while
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(remote.resolve(task_id, "me", "approve")))
+        asking.start()
+        asking.join(1)
+        assert answers == []
+        go.set()
+        asking.join(LONG)
+        writing.join()
+        assert answers[0].reviewer == "me"
+        assert remote._reach() is line
+
+
+def test_a_claim_over_the_network_ends(queue):
+    with service(queue) as running, open_queue(running.address, token=let_in(queue, "ann", ["reviewer"])) as ann:
+        task_id = queue.submit(**NEW).task_id
+        with pytest.raises(BadInput, match="up to 1 day"):
+            ann.claim("ann", lease=timedelta(days=3650))
+        [task] = ann.claim("ann")
+        with pytest.raises(BadInput):
+            ann.renew([task_id], "ann", lease=timedelta(days=2))
+        assert task.task_id == task_id
+
+
+def test_lists_within_lists_are_counted_before_they_are_made(queue):
+    with service(queue) as running, client(running, let_in(queue)) as me:
+        many = b'{"args":[' + b"[]," * 4_000_001 + b'[]],"more":{},"request":"1","again":false}'
+        assert me.post("/queue/get", content=many).status_code == 413
+
+
 def test_a_reviewer_sends_no_large_message_between_notebooks(queue):
     large = b'{"args":["' + b"x" * 2**21 + b'"],"more":{},"request":"1","again":false}'
     with service(queue, max_body=2**20) as running:
@@ -183,7 +243,7 @@ def test_a_server_whose_queue_has_stopped_ends_and_says_so(tmp_path):
 
 
 def test_a_server_that_is_told_to_end_as_soon_as_it_says_that_it_began_ends(tmp_path):
-    for i in range(5):
+    for i in range(2):
         command = [sys.executable, "-m", "hitl_nb.cli", "serve", str(tmp_path / f"{i}.duckdb"), "--port", "0"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
             assert json.loads(running.stderr.readline())["event"] == "started"

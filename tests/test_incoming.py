@@ -14,7 +14,7 @@ from conftest import let_in, service
 from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
 from hitl_nb.errors import BadInput, HitlError
 from hitl_nb.orchestrator.route import route_one
-from hitl_nb.payload import canonical
+from hitl_nb.payload import canonical, digest
 from hitl_nb.queue import wire
 from hitl_nb.queue.frame import travelling
 from hitl_nb.queue.http import RemoteQueue
@@ -22,6 +22,10 @@ from hitl_nb.queue.http import RemoteQueue
 ROLES = dict.fromkeys(("key", "subject", "group", "value"))
 POLICY = Policy(0.85, audit_rate=0.5)
 LIST = json.dumps([["x"]])
+
+
+def reason(**odd):
+    return json.dumps([{"rule": "r", "says": "s", "bound": None, "field": None, "hard": False} | odd])
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +71,11 @@ def send(svc, ready):
         {"expertise": 201 * "x"}, {"expertise": ""}, {"model": "\ud800"}, {"policy": 7}, {"grouping": ["a"]},
         {"escalation": "{"}, {"escalation": "{}"}, {"escalation": "[7]"}, {"escalation": 7}, {"escalation": "[ ]"},
         {"reasons": "{"}, {"reasons": LIST}, {"reasons": "null"}, {"reasons": "[{}]"}, {"reasons": 50_000 * "["},
-        {"reasons": json.dumps([{"rule": "r", "says": "s", "bound": [], "field": None, "hard": False}])},
+        {"reasons": reason(bound=[])}, {"reasons": reason(says="\0")}, {"reasons": reason(rule="")},
+        {"reasons": reason(says=7)}, {"reasons": reason(bound=10**400)}, {"reasons": reason(more=1)},
+        {"reasons": '[{"bound":null,"field":null,"hard":false,"rule":"r","says":"\ud800"}]'}, {"policy": "another one"},
     ],
-    ids=str,
+    ids=lambda forged: str(forged)[:60].encode("ascii", "replace").decode(),
 )  # fmt: skip
 def test_a_row_that_no_policy_makes_is_refused(queue, svc, forged):
     before = queue.stats().total
@@ -96,6 +102,22 @@ def test_texts_of_a_new_task_are_its_own_and_hold_what_they_should(queue, svc, t
     with pytest.raises(BadInput):
         send(svc, replace(ready, texts={kind: text for kind, text in ready.texts.items() if kind != "input"}))
     assert queue.stats().total == before
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        ("f", {}), (POLICY.fingerprint, POLICY.to_dict() | {"audit_rate": 0.0}), (None, POLICY.to_dict()),
+        (7, POLICY.to_dict()), (POLICY.fingerprint, "x"), (POLICY.fingerprint,), (),
+        (digest("{}")[:12], {}), (digest(canonical({"audit_rate": "x"}))[:12], {"audit_rate": "x"}),
+    ],
+    ids=lambda forged: str(forged)[:30],
+)  # fmt: skip
+def test_nobody_logs_a_policy_under_the_fingerprint_of_another(queue, svc, forged):
+    before = [event for event in queue.events() if event["move"] == "policy"]
+    with pytest.raises(BadInput):
+        svc._call("store_decided", one(svc), *forged)
+    assert [event for event in queue.events() if event["move"] == "policy"] == before
 
 
 def test_nobody_writes_over_a_task_with_a_new_one_of_its_id(queue, svc):
@@ -216,7 +238,8 @@ def test_a_message_holds_no_arrow_and_no_long_id(queue, svc):
     frame = wire.dump(pd.DataFrame({"when": pd.to_datetime(["2026-01-01"])}))  # as the answer to a call may
     assert b"$frame" in frame
     assert len(wire.load(frame)) == 1
-    for args, request in (([json.loads(frame)], "1"), ([], 201 * "x"), ([], None), ([], 7)):
+    pairs = {"$pairs": [[i * (2**61 - 1), 0] for i in range(5)]}  # each takes as long to find as all before it
+    for args, request in (([json.loads(frame)], "1"), ([pairs], "1"), ([], 201 * "x"), ([], None), ([], 7)):
         message = json.dumps({"args": args, "more": {}, "request": request, "again": False})
         answer = httpx.post(f"{svc.name}/queue/stats", content=message, headers=svc._line._headers)
         assert (answer.status_code, answer.json()["error"]) == (422, "BadInput")

@@ -123,6 +123,12 @@ def test_the_frames_of_a_queue_arrive(queue, ask):
         pd.testing.assert_frame_equal(wire.load(wire.dump(frame)), frame)
 
 
+def test_texts_of_any_script_travel_in_their_own_bytes():
+    text = 1000 * "я" + "😀"
+    assert len(wire.dump(text)) == len(text.encode()) + 2
+    assert wire.load(wire.dump(text)) == text
+
+
 def test_a_frame_to_be_stored_arrives_as_texts():
     sent = FrameSubmission(
         task_id=pa.array(["a", "b"]), inputs=pa.array(["{}", '{"a":1}']), predictions=pa.array(["{}", "{}"]),

@@ -158,7 +158,10 @@ def _audit_rates(tx: Transaction, rows: list[TaskRow]) -> list[float | None]:
     """Return for each task the audit rate of its policy, as logged; None where no policy decided about it."""
     names = {row.policy for row in rows if row.audit_probability is not None}
     logged = {name: tx.rows("known_policy", fingerprint=name) for name in names}
-    known = {name: float(parse(found[0][0])["policy"]["audit_rate"]) for name, found in logged.items() if found}
+    stated = {
+        name: dict(parse(found[0][0]).get("policy") or {}).get("audit_rate") for name, found in logged.items() if found
+    }
+    known = {name: float(rate) for name, rate in stated.items() if isinstance(rate, (int, float))}
     return [None if row.audit_probability is None else row.audit_probability or known.get(row.policy) for row in rows]
 
 

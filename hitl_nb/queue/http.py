@@ -51,6 +51,15 @@ TRIES = 20
 class OwnerGone(Exception):
     """The owner did not answer; whether it did what was asked is not known."""
 
+    #: whether a server said that it is there, and busy
+    busy = False
+
+
+class OwnerBusy(OwnerGone):
+    """A server is there and takes nothing more just now."""
+
+    busy = True
+
 
 class Line:
     """Connections to one owner, kept open; one for each call that is under way."""
@@ -81,7 +90,7 @@ class Line:
         except (OwnerGone, HitlError) as error:
             if isinstance(error, WrongToken):
                 raise
-            return False
+            return getattr(error, "busy", False)
         if not self.endpoint.pid:  # a server, which does not say whose file it has
             return True
         return bool(facts == {"path": self.endpoint.path, "schema": self.endpoint.schema, "pid": self.endpoint.pid})
@@ -114,10 +123,10 @@ class Line:
         self._give_back(connection)
         if answer.status == 200:
             return data
-        foreign = answer.status >= 502 and "json" not in (answer.headers["content-type"] or "")
-        if foreign or answer.headers["retry-after"]:
+        foreign = "json" not in (answer.headers["content-type"] or "")
+        if answer.headers["retry-after"] or (answer.status >= 502 and foreign):
             time.sleep(RETRY)  # a server that is busy or ends, or a proxy whose server is away
-            raise OwnerGone(f"status {answer.status}")
+            raise (OwnerGone if foreign else OwnerBusy)(f"status {answer.status}")
         refused = wire.load_error(data)
         if isinstance(refused, QueueClosed):
             raise OwnerGone(str(refused))
@@ -324,15 +333,16 @@ class RemoteQueue(ReviewQueue):
         request, again = uuid4().hex, False
         if call == "resolve" and more.get("submit_id") is None:
             more["submit_id"] = request
-        for _ in range(TRIES):
+        tries, until = 0, time.monotonic() + PATIENCE
+        while tries < TRIES:
             line = self._reach()
             if isinstance(line, ReviewQueue):
                 return self._requests.do(call, args, more, request if again else None, again)
             asked = {"args": list(args), "more": more, "request": request, "again": again}
             try:
                 return line.ask(call, wire.dump(asked, call))
-            except OwnerGone:
-                again = True
+            except OwnerGone as gone:
+                again, tries = True, tries + (not gone.busy or time.monotonic() > until)
                 self._lose(line)
         raise QueueLocked(path=self.name, owner=f"one process after the other, {TRIES} times")
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from hitl_nb.errors import BadInput
-from hitl_nb.payload import canonical, name, parse
+from hitl_nb.payload import canonical, digest, name, parse
 from hitl_nb.queue.row import TaskRow, dump_list
 from hitl_nb.queue.store import is_id
 from hitl_nb.queue.submit import Submission, audit_event, key_hash
@@ -49,7 +49,10 @@ def check(call: str, args: Sequence[Any]) -> None:
         return
     if not args or type(args[0]).__name__ != wanted:
         raise BadInput(name="arguments", value=call, remedy=f"the first is a {wanted}; use the same version on both")
-    _submission(args[0]) if isinstance(args[0], Submission) else _frame(args[0])
+    _policy(*args[1:3])
+    rows = _submission(args[0]) if isinstance(args[0], Submission) else _frame(args[0])
+    for row in rows:
+        _require(row.policy in (None, args[1]), "policy", row.policy)
 
 
 def _wrong(what: str, value: Any) -> BadInput:
@@ -62,7 +65,15 @@ def _require(fine: bool, what: str, value: Any) -> None:
         raise _wrong(what, value)
 
 
-def _submission(ready: Submission) -> None:
+def _policy(fingerprint: Any = None, policy: Any = None) -> None:
+    """Refuse a policy under another's fingerprint: what is logged first under one holds for good."""
+    _require(isinstance(policy, dict), "policy", policy)
+    _require(fingerprint == digest(canonical(policy, "policy"))[:12], "fingerprint", fingerprint)
+    rate = policy.get("audit_rate")
+    _require(type(rate) in (int, float) and 0 <= rate <= 1, "audit_rate", rate)
+
+
+def _submission(ready: Submission) -> list[TaskRow]:
     row, given = ready.row, ready.texts
     _row(row)
     _require(is_id(row.task_id), "task_id", row.task_id)
@@ -73,6 +84,7 @@ def _submission(ready: Submission) -> None:
     _require(type(ready.audited) is bool, "audited", ready.audited)
     _require(not ready.audited or row.status == Status.AUTO_APPROVED, "audited", row.status)
     _require(_is_time(ready.audit_deadline), "audit_deadline", ready.audit_deadline)
+    return [row]
 
 
 def _text(kind: str, text: Any) -> Any:
@@ -114,6 +126,8 @@ def _row(row: Any) -> None:
     for one in _listed("reasons", row.reasons):
         fine = isinstance(one, dict) and set(one) == set(_REASON)
         _require(fine and all(type(one[part]) in kinds for part, kinds in _REASON.items()), "reasons", one)
+        canonical(one, "reasons")  # or nobody could be told them
+        name("rule", one["rule"])
 
 
 def _listed(what: str, text: str) -> list[Any]:
@@ -130,7 +144,7 @@ def _is_time(value: Any) -> bool:
     return value is None or (type(value) is datetime and value.tzinfo is None)
 
 
-def _frame(ready: FrameSubmission) -> None:
+def _frame(ready: FrameSubmission) -> list[TaskRow]:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -155,6 +169,7 @@ def _frame(ready: FrameSubmission) -> None:
         low, high = (-math.inf, math.inf) if what == "value" else (0, 1)
         _require(bool(((known >= low) & (known <= high) & np.isfinite(known)).all()), what, "…")
     _texts(ready, n)
+    return [kind.first for kind in ready.kinds]
 
 
 def _sheet(side: str, sheet: Any, n: int) -> None:

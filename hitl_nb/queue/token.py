@@ -90,10 +90,15 @@ class Book:
                 self._known, self._until = read(), time.monotonic() + seconds
             return self._known.get(digest)
 
-    def forget(self) -> None:
-        """Read them anew before the next look."""
+    def put(self, digest: str, token: Token) -> None:
+        """Take note of a token that was stored."""
         with self._lock:
-            self._until = 0.0
+            self._known = self._known | {digest: token}
+
+    def drop(self, token_id: str) -> None:
+        """Take note of a token that lets nobody in any more."""
+        with self._lock:
+            self._known = {digest: token for digest, token in self._known.items() if token.id != token_id}
 
 
 class Tokens:
@@ -133,7 +138,7 @@ class Tokens:
     def store_token(self, token: Token, digest: str) -> None:
         """Keep a token made by ``create_token``, under the hash of its secret."""
         self._write(lambda tx: _put(tx, token, digest))
-        self._tokens.forget()
+        self._tokens.put(digest, token)
 
     def tokens(self) -> list[Token]:
         """Return every token, the newest last; those that no longer hold, too."""
@@ -142,7 +147,7 @@ class Tokens:
     def revoke_token(self, token_id: str) -> None:
         """Let nobody in any more with a token; a server on another machine lets it in for a second yet."""
         self._write(lambda tx: _revoke(tx, token_id))
-        self._tokens.forget()
+        self._tokens.drop(token_id)
 
     def _by_hash(self) -> dict[str, Token]:
         found: dict[str, Token] = self._read(_by_hash, search=False)

@@ -20,6 +20,8 @@ from hitl_nb.payload import MAX_DEPTH, decode_tag, encode
 
 #: largest message either way, in bytes
 MAX_BYTES = 256 * 2**20
+#: most lists and dicts in a call: each takes fifty times the memory of the two characters that make it
+MAX_PARTS = 4_000_000
 #: longest id of a request, in characters
 MAX_REQUEST = 200
 #: levels that a message adds around a payload
@@ -66,7 +68,8 @@ def dump(value: Any, where: str = "message") -> bytes:
     >>> load(dump({"lease": timedelta(minutes=5), "ids": ("a", "b")}))
     {'lease': datetime.timedelta(seconds=300), 'ids': ('a', 'b')}
     """
-    data = json.dumps(_pack(value, where, 0), separators=(",", ":")).encode()
+    text = json.dumps(_pack(value, where, 0), separators=(",", ":"), ensure_ascii=False)
+    data = text.encode("utf-8", "surrogatepass")
     if len(data) > MAX_BYTES:
         remedy = f"limit is {MAX_BYTES} bytes between processes; take parts, or do it in the process that owns the file"
         raise TooLarge(name=where, value=f"{len(data)} bytes", remedy=remedy)
@@ -89,6 +92,9 @@ def load_call(data: bytes) -> tuple[list[Any], dict[str, Any], str, bool]:
 
     A frame comes as numbers and texts alone: Arrow that a stranger made is not opened.
     """
+    parts = data.count(b"[") + data.count(b"{")
+    if parts > MAX_PARTS:
+        raise TooLarge(name="message", value=f"{parts} lists and dicts", remedy=f"limit is {MAX_PARTS}; take parts")
     asked = _load(data, _TAGS_OF_A_CALL)
     match asked:
         case {"args": list(args), "more": dict(more), "request": str(request), "again": bool(again)}:
@@ -157,7 +163,7 @@ def _pack(value: Any, where: str, depth: int) -> Any:
 
 
 def _pack_text(value: str) -> Any:
-    if isinstance(value, StrEnum) and type(value).__name__ in _records():
+    if isinstance(value, StrEnum) and _records().get(type(value).__name__) is type(value):
         return {"$word": [type(value).__name__, value.value]}
     return {"$plain": str(value)} if isinstance(value, type(plain(""))) else value
 
@@ -253,7 +259,9 @@ def _unpack_columns(inner: Any, tags: Tags) -> Any:
     import pandas as pd
 
     n, index, names, columns = inner
-    if type(n) is not int or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+    if type(n) is not int or not all(type(name) is str for name in (*names, *(index or ()))):
+        raise ValueError("columns or rows without names")
+    if len(set(names)) < len(names):
         raise ValueError("columns without names of their own")
     place = pd.RangeIndex(n) if index is None else pd.Index(list(index))
     made = {name: _unpack_column(column, tags) for name, column in zip(names, columns, strict=True)}
@@ -298,15 +306,25 @@ def _unpack_missing(name: Any, tags: Tags) -> Any:
     return {"NA": pd.NA, "NaT": pd.NaT}[name]
 
 
+def _text(key: Any) -> str:
+    """Return a key of a call: a text, of which nobody can make many that take long to tell apart."""
+    if type(key) is not str:
+        raise TypeError("keys are texts")
+    return key
+
+
 _TAGS_OF_A_CALL: Tags = {
     "$plain": lambda inner, tags: plain(inner),
     "$word": lambda inner, tags: _records()[inner[0]](inner[1]),
     "$tuple": lambda inner, tags: tuple(_unpack(item, tags) for item in inner),
     "$span": lambda inner, tags: timedelta(days=inner[0], seconds=inner[1], microseconds=inner[2]),
-    "$pairs": lambda inner, tags: {_unpack(key, tags): _unpack(item, tags) for key, item in inner},
+    "$pairs": lambda inner, tags: {_text(key): _unpack(item, tags) for key, item in inner},
     "$record": _unpack_record,
     "$columns": _unpack_columns,
     "$missing": _unpack_missing,
     "$texts": _unpack_texts,
 }
-_TAGS = _TAGS_OF_A_CALL | {"$frame": _unpack_arrow}
+_TAGS = _TAGS_OF_A_CALL | {
+    "$frame": _unpack_arrow,
+    "$pairs": lambda inner, tags: {_unpack(key, tags): _unpack(item, tags) for key, item in inner},
+}

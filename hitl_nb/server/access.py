@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -55,6 +56,8 @@ ROUTES: dict[str, str | None] = {
     "GET /changes": "changes",
 }
 _BLANK = {field.name: field.default for field in fields(TaskRow)}
+#: how long a token may hold a task without renewing the claim
+LONGEST_LEASE = timedelta(days=1)
 #: what a producer learns of an event: that something happened, not who said what
 _OF_AN_EVENT = ("seq", "task_id", "move", "at_time")
 
@@ -109,6 +112,8 @@ class Door:
             given["reviewer"] = _person(token, given["reviewer"])
         if "to" in given:
             given["to"] = token.reviewer
+        if isinstance(given.get("lease"), timedelta) and given["lease"] > LONGEST_LEASE:
+            raise BadInput(name="lease", value=given["lease"], remedy=f"a token claims for up to {LONGEST_LEASE}")
         if call in ("claim", "pending"):
             asked = given.get("expertise")
             if asked is not None and (not isinstance(asked, str) or asked not in token.expertise):

@@ -14,7 +14,7 @@ from hitl_nb.queue.store import Transaction
 #: how long a proof holds, or that there is none, in seconds
 HOLDS = 1.0
 #: how long a proof may take, in seconds
-PATIENCE = 5.0
+PATIENCE = 3.0
 
 
 class Health:

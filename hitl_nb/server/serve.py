@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import json
 import logging
+import math
 import resource
 import signal
 import socket
@@ -39,6 +40,7 @@ class _Impatient(H11Protocol):
 
     patience = PATIENCE
     most = _FILES
+    _looking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -48,7 +50,27 @@ class _Impatient(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._late.cancel()
+        self._stops_looking()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look(math.inf)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stops_looking()
+
+    def _look(self, before: float) -> None:
+        """Hang up on who takes nothing of an answer for as long as a request may take to come."""
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            return self.transport.abort()
+        self._looking = self.loop.call_later(self.patience, self._look, left)
+
+    def _stops_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -98,7 +120,8 @@ class Service:
             )
         self._socket = _bound(host, port)
         app = create_app(queue, stopping=lambda: self._server.should_exit, **limits)
-        most = _file_limit() - _SPARE if connections is None else connections
+        limit = _file_limit()
+        most = max(limit - _SPARE, limit // 2) if connections is None else connections
         protocol = type("_Connection", (_Impatient,), {"patience": patience, "most": max(most, 1)})
         self._ended: Callable[[], bool] = lambda: False
         config = uvicorn.Config(
