@@ -428,6 +428,24 @@ def test_one_request_at_two_servers_at_once_is_done_once(both, call, args, more)
     assert both[0].stats().total == begun + (10 if call == "submit" else 0)
 
 
+def test_one_frame_at_two_servers_at_once_is_stored_once(both, monkeypatch):
+    made, start, found = [], threading.Barrier(2), []
+    with monkeypatch.context() as patch:
+        patch.setattr(both[0], "store_frame", lambda *args: made.extend(args) or {})
+        Orchestrator(queue=both[0], policy=Policy(0.85)).process_frame(*FRAME)
+
+    def do(queue, place):
+        requests = Requests(lambda: queue)
+        start.wait(60)
+        found.append(requests.do("store_frame", made[:3], {}, request="frame", again=place == 1))
+
+    threads = [threading.Thread(target=do, args=(queue, i)) for i, queue in enumerate(both)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert found == [{}, {}]
+    assert both[0].stats().total == 600
+
+
 def test_many_who_open_it_at_once_make_its_tables_once(postgres):
     start, made = threading.Barrier(8), []
 

@@ -22,7 +22,7 @@ from hitl_nb.queue.change import copied
 from hitl_nb.queue.postgres_engine import TRIES, PostgresEngine, PostgresTransaction, column_type, dialect, plain_table
 from hitl_nb.queue.postgres_schema import connectable, make, shown, sweep
 from hitl_nb.queue.postgres_watch import Watch
-from hitl_nb.queue.store import Transaction
+from hitl_nb.queue.store import AlreadyDone, Transaction
 from hitl_nb.task import OPEN, Status
 
 T = TypeVar("T")
@@ -345,6 +345,8 @@ def _told() -> Iterator[None]:
     except (psycopg.OperationalError, PoolTimeout):
         raise
     except psycopg.Error as error:
+        if error.diag.constraint_name == "task_pkey":  # a frame that came with its ids before
+            raise AlreadyDone([]) from error
         raise StorageFailed(reason=_first(error)) from error
 
 

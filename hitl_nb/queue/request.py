@@ -145,7 +145,10 @@ def _same_frame(queue: ReviewQueue, events: list[EventRow], args: Sequence[Any])
             pass
         else:
             return {}
-    known: dict[int, str] = queue.store_frame(*args)
+    try:
+        known: dict[int, str] = queue.store_frame(*args)
+    except AlreadyDone:  # just now, by another process on the same database
+        return {}
     return {row: task_id for row, task_id in known.items() if task_id != ready.task_id[row].as_py()}
 
 
