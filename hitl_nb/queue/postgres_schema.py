@@ -26,6 +26,9 @@ def shown(url: str) -> str:
     """
     facts = _facts(url)
     host, port = facts.get("host", "localhost"), facts.get("port", 5432)
+    if "@" in f"{host}{facts.get('dbname', '')}":  # the rest of a password, which is not to be shown
+        remedy = "write @ / : ? # % in a password as %40 %2F %3A %3F %23 %25"
+        raise BadInput(name="url", value="postgresql://…", remedy=remedy)
     return f"postgresql://{facts.get('user', '')}@{host}:{port}/{facts.get('dbname', '')}"
 
 
