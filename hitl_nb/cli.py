@@ -33,59 +33,18 @@ _EXAMPLES = """examples:
   hitl-nb replay policy.toml hitl-demo.duckdb --min-coverage 0.8 --max-risk 0.05    a gate for CI
   hitl-nb retrain hitl-demo.duckdb          learn from the answers; a model proven not worse is in use then
   hitl-nb token create reviews.duckdb --reviewer ann --expertise law    let ann in where the queue is served
+  hitl-nb token list reviews.duckdb         who may use it, as whom, and until when
+  hitl-nb token revoke reviews.duckdb ID    nobody gets in any more with that token
   hitl-nb serve reviews.duckdb              the review API of a queue, at http://127.0.0.1:8000
   hitl-nb doctor hitl-demo.duckdb           is the file sound, and what to do if not
-
-exit codes: 0 done, 1 it could not be done or the doctor found something (what to do is said), 2 the call was off;
-of replay: 0 the demands are met, 1 one is not or cannot be judged, 2 the policy could not be replayed
+  hitl-nb rebuild broken.duckdb new.duckdb  what the log of a damaged file holds, in a new file
 """
-
-
-#: what each command is for, a call of it, and its exit codes where they are others
-_COMMANDS: dict[str, tuple[str, ...]] = {
-    "demo": (
-        "run the whole loop on real data with simulated reviewers",
-        "hitl-nb demo --data digits --rows 500",
-    ),
-    "lab": (
-        "copy the notebooks to a folder and open them in JupyterLab",
-        "hitl-nb lab my-notebooks",
-    ),
-    "stats": (
-        "count what is in a queue",
-        "hitl-nb stats reviews.duckdb",
-    ),
-    "export": (
-        "write every decision with its answer to a file",
-        "hitl-nb export reviews.duckdb decisions.parquet --inputs",
-    ),
-    "replay": (
-        "let a policy decide about a history, and judge what it does",
-        "hitl-nb replay policy.toml reviews.duckdb --min-coverage 0.8 --max-risk 0.05",
-        "0 the demands are met, 1 one is not or cannot be judged, 2 the policy could not be replayed",
-    ),
-    "retrain": (
-        "learn from the answers; the new model is in use if proven not worse",
-        "hitl-nb retrain reviews.duckdb --labels first-labels.csv",
-    ),
-    "doctor": (
-        "look at everything about a queue file, and say what to do",
-        "hitl-nb doctor reviews.duckdb",
-        "0 all is as it should be, 1 something is not, or could not be looked at",
-    ),
-    "rebuild": (
-        "make a new queue file from the log of a damaged one",
-        "hitl-nb rebuild damaged.duckdb new.duckdb",
-    ),
-    "token": (
-        "say who may use a served queue",
-        "hitl-nb token create reviews.duckdb --reviewer ann --role reviewer --expertise law",
-    ),
-    "serve": (
-        "serve the review API of a queue to who has a token",
-        "hitl-nb serve reviews.duckdb --port 8000",
-        "0 it was asked to end, 1 it cannot serve, or its queue has stopped",
-    ),
+_USUAL = "0 done, 1 it could not be done (what to do is said), 2 the call was off"
+#: exit codes of the commands that have others
+_CODES = {
+    "replay": "0 the demands are met, 1 one is not or cannot be judged, 2 the policy could not be replayed",
+    "doctor": "0 all is as it should be, 1 something is not (what to do is said), 2 the call was off",
+    "serve": "0 it was asked to end, 1 it cannot serve, or its queue has stopped, 2 the call was off",
 }
 
 
@@ -100,65 +59,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    form = argparse.RawDescriptionHelpFormatter
-    says = "People check what a model was not sure of."
-    parser = argparse.ArgumentParser(prog="hitl-nb", description=says, epilog=_EXAMPLES, formatter_class=form)
+    parser = argparse.ArgumentParser(prog="hitl-nb", description="People check what a model was not sure of.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    made = {name: _command(commands, name, *told) for name, told in _COMMANDS.items()}
-    _demo_options(made["demo"])
-    made["lab"].add_argument(
-        "folder", type=Path, nargs="?", default="hitl-notebooks", help="default: hitl-notebooks here"
-    )
-    made["lab"].add_argument("--no-browser", action="store_true", help="start JupyterLab, open no browser")
-    made["lab"].add_argument("--copy-only", action="store_true", help="start nothing")
-    made["lab"].set_defaults(run=_lab)
-    made["stats"].add_argument("url", help="queue file, postgresql://… or http://…")
-    made["stats"].set_defaults(run=_stats)
-    made["export"].add_argument("url", help="queue file, or postgresql://…")
-    made["export"].add_argument("out", type=Path, help="ends in .parquet, .csv or .jsonl")
-    made["export"].add_argument("--inputs", action="store_true", help="add the scalar input fields")
-    made["export"].set_defaults(run=_export)
-    _replay_options(made["replay"])
-    made["retrain"].add_argument("file", type=Path, help="queue file")
-    models = "folder of the models (default: FILE with the ending .models)"
-    made["retrain"].add_argument("--models", type=Path, help=models)
-    labels = "CSV or Parquet file of labels that did not come from the queue"
-    made["retrain"].add_argument("--labels", type=Path, help=labels)
-    made["retrain"].set_defaults(run=_retrain)
-    made["doctor"].add_argument("file", type=Path, help="queue file; it is not changed")
-    made["doctor"].set_defaults(run=_doctor)
-    made["rebuild"].add_argument("file", type=Path, help="damaged queue file; it is not changed")
-    made["rebuild"].add_argument("new", type=Path, help="file to create")
-    made["rebuild"].set_defaults(run=_rebuild)
-    _token_options(made["token"])
-    _serve_options(made["serve"])
-    return parser
-
-
-def _serve_options(serve: argparse.ArgumentParser) -> None:
+    _demo_options(commands.add_parser("demo", help="run the whole loop on real data with simulated reviewers"))
+    lab = commands.add_parser("lab", help="copy the notebooks to a folder and open them in JupyterLab")
+    lab.add_argument("folder", type=Path, nargs="?", default="hitl-notebooks", help="default: hitl-notebooks here")
+    lab.add_argument("--no-browser", action="store_true", help="start JupyterLab, open no browser")
+    lab.add_argument("--copy-only", action="store_true", help="start nothing")
+    lab.set_defaults(run=_lab)
+    stats = commands.add_parser("stats", help="count what is in a queue")
+    stats.add_argument("url", help="queue file, postgresql://… or http://…")
+    stats.set_defaults(run=_stats)
+    export = commands.add_parser("export", help="write every decision with its answer to a file")
+    export.add_argument("url", help="queue file, or postgresql://…")
+    export.add_argument("out", type=Path, help="ends in .parquet, .csv or .jsonl")
+    export.add_argument("--inputs", action="store_true", help="add the scalar input fields")
+    export.set_defaults(run=_export)
+    _replay_options(commands.add_parser("replay", help="let a policy decide about a history, and judge what it does"))
+    retrain = commands.add_parser("retrain", help="learn from the answers; the new model is in use if proven not worse")
+    retrain.add_argument("file", type=Path, help="queue file")
+    retrain.add_argument("--models", type=Path, help="folder of the models (default: FILE with the ending .models)")
+    retrain.add_argument("--labels", type=Path, help="CSV or Parquet file of labels that did not come from the queue")
+    retrain.set_defaults(run=_retrain)
+    doctor = commands.add_parser("doctor", help="look at everything about a queue file, and say what to do")
+    doctor.add_argument("file", type=Path, help="queue file; it is not changed")
+    doctor.set_defaults(run=_doctor)
+    rebuild = commands.add_parser("rebuild", help="make a new queue file from the log of a damaged one")
+    rebuild.add_argument("file", type=Path, help="damaged queue file; it is not changed")
+    rebuild.add_argument("new", type=Path, help="file to create")
+    rebuild.set_defaults(run=_rebuild)
+    _token_options(commands.add_parser("token", help="say who may use a served queue"))
+    serve = commands.add_parser("serve", help="serve the review API of a queue to who has a token")
     serve.add_argument("url", help="queue file, or postgresql://…")
     serve.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine alone)")
     serve.add_argument("--port", type=int, default=8000, help="port (default: 8000; 0: any that is free)")
     idle = "instead: only own the file for this user's processes, end after so many seconds without a call"
     serve.add_argument("--idle", type=float, metavar="SECONDS", help=idle)
     serve.set_defaults(run=_serve)
+    _explain(parser)
+    return parser
 
 
-def _command(
-    commands: Any,
-    name: str,
-    says: str,
-    example: str,
-    codes: str = "0 done, 1 it could not be done (why is said), 2 the call was off",
-) -> argparse.ArgumentParser:
-    """Add a command whose help says what it is for, shows one call, and names its exit codes."""
-    told = f"example:\n  {example}\n\nexit codes: {codes}"
-    about = f"{says[0].upper()}{says[1:]}."
-    form = argparse.RawDescriptionHelpFormatter
-    made: argparse.ArgumentParser = commands.add_parser(
-        name, help=says, description=about, epilog=told, formatter_class=form
-    )
-    return made
+def _explain(parser: argparse.ArgumentParser) -> None:
+    """Let the help of a command, and of those below it, end with its examples and exit codes."""
+    examples = [line for line in _EXAMPLES.splitlines() if line.startswith(f"  {parser.prog} ")]
+    command = parser.prog.partition(" ")[2]
+    codes = [_CODES.get(command, _USUAL), *(f"of {one}: {said}" for one, said in _CODES.items() if not command)]
+    parser.epilog = "\n".join(["examples:", *examples, "", "exit codes: " + ";\n".join(codes)])
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                says = next(one.help for one in action._choices_actions if one.dest == name) or ""
+                below.description = f"{says[:1].upper()}{says[1:]}."
+                _explain(below)
 
 
 def _token_options(token: argparse.ArgumentParser) -> None:
@@ -245,12 +199,12 @@ def _opened(path: Path) -> ReviewQueue:
 
 
 def _stats(options: argparse.Namespace) -> None:
-    with _reached(options.url) as queue:
+    with _opened(options.file) as queue:
         print(queue._table())
 
 
 def _export(options: argparse.Namespace) -> None:
-    with _reached(options.url) as queue:
+    with _opened(options.file) as queue:
         print(f"{queue.export(str(options.out), inputs=options.inputs)} decisions written to {options.out}")
 
 

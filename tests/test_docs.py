@@ -78,6 +78,17 @@ def test_the_commands_are_printed_from_the_parser(monkeypatch):
     assert page.read_text("utf-8") == told
 
 
+def test_every_command_says_what_it_ends_with_and_has_an_example_that_can_be_called():
+    parser = _parser()
+    for name, command in _commands(parser, "hitl-nb"):
+        told = command.format_help()
+        assert "exit codes: 0 " in told, name
+        examples = re.findall(rf"^  hitl-nb ({name.partition(' ')[2]} \S.*?|lab)(?:  .*)?$", told, re.MULTILINE)
+        assert examples, name
+        for example in examples:
+            assert callable(parser.parse_args(example.split()).run)
+
+
 def _commands(parser, name):
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
