@@ -199,12 +199,12 @@ def _opened(path: Path) -> ReviewQueue:
 
 
 def _stats(options: argparse.Namespace) -> None:
-    with _opened(options.file) as queue:
+    with _reached(options.url) as queue:
         print(queue._table())
 
 
 def _export(options: argparse.Namespace) -> None:
-    with _opened(options.file) as queue:
+    with _reached(options.url) as queue:
         print(f"{queue.export(str(options.out), inputs=options.inputs)} decisions written to {options.out}")
 
 

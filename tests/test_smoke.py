@@ -43,5 +43,10 @@ def test_without_extras_the_readme_and_the_demo_run(tmp_path, versions):
     assert run(python, "-c", ask, cwd=tmp_path).strip() == "[]"
     script = tmp_path / "readme.py"
     script.write_text(SCRIPT, "utf-8")
-    run(python, script, ROOT / "README.md", cwd=tmp_path)
-    assert "audited disagreement" in run(python.with_name("hitl-nb"), "demo", "--rows", "500", "--quiet", cwd=tmp_path)
+    said = run(python, script, ROOT / "README.md", cwd=tmp_path)
+    assert "0.9 0.5 ['Low confidence: 0.75', 'amount 5000 > 1000']\n" in said  # an older pandas says 'None', too
+    command = python.with_name("hitl-nb")
+    assert "audited disagreement" in run(command, "demo", "--rows", "500", "--quiet", cwd=tmp_path)
+    for call, extra in ((["lab"], "lab"), (["serve", "postgresql://nobody@localhost/none"], "postgres")):
+        refused = subprocess.run([command, *call], cwd=tmp_path, capture_output=True, text=True)
+        assert (refused.returncode, f'pip install "hitl-nb[{extra}]"' in refused.stderr) == (1, True), refused.stderr
