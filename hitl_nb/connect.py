@@ -342,3 +342,7 @@ os.register_at_fork(after_in_child=_forked)
 def _close_all() -> None:
     for queue in list(_open.values()):
         queue.close()
+    if "hitl_nb.queue.writer" in sys.modules:
+        from hitl_nb.queue.writer import rest
+
+        rest()

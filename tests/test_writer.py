@@ -311,3 +311,20 @@ def test_a_read_that_ends_while_it_is_closed_leaves_the_file_free(tmp_path, monk
     thread.join(30)
     with open_queue(tmp_path / "q.duckdb", serve=None) as again:
         assert again.stats().total == 0
+
+
+LEFT = """
+import pandas as pd
+from hitl_nb import Orchestrator, Policy, open_queue
+
+inputs = pd.DataFrame({"amount": [12.5, 99.0, 5000.0]})
+answers = pd.DataFrame({"label": ["ok", "ok", "fraud"], "confidence": [0.97, 0.75, 0.91]})
+for threshold in (0.7, 0.9):
+    policy = Policy(confidence_threshold=threshold, audit_rate=0)
+    print(len(Orchestrator(queue=open_queue(":memory:"), policy=policy).process_frame(inputs, answers)))
+"""
+
+
+def test_a_program_ends_well_just_after_it_has_dropped_a_queue():
+    running = [subprocess.Popen([sys.executable, "-c", LEFT], stdout=subprocess.PIPE) for _ in range(6)]
+    assert [(one.communicate(timeout=120)[0], one.returncode) for one in running] == 6 * [(b"3\n3\n", 0)]

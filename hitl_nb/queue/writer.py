@@ -18,6 +18,11 @@ MOST_IN_A_BATCH = 256
 LINGER = 0.01
 
 
+#: threads that run, where their jobs come from, and what does them
+_running: weakref.WeakKeyDictionary[threading.Thread, tuple[SimpleQueue[Any], weakref.WeakMethod[Any]]]
+_running = weakref.WeakKeyDictionary()
+
+
 class Job:
     """Something to be done on the writer's thread, and what came of it."""
 
@@ -69,6 +74,7 @@ class Writer:
         weak: weakref.WeakMethod[Callable[[list[Job]], None]] = weakref.WeakMethod(serve)
         self._thread = threading.Thread(target=_run, args=(self._jobs, weak), name="hitl_nb-writer", daemon=True)
         weakref.finalize(owner, self._jobs.put, None).atexit = False  # at exit the queue is closed first
+        _running[self._thread] = self._jobs, weak
         self._thread.start()
 
     def call(self, work: Callable[[Any], T], *, shared: bool = False) -> T:
@@ -86,6 +92,18 @@ class Writer:
         except BaseException:
             job.abandoned = True
             raise
+
+
+def rest(seconds: float = 5.0) -> None:
+    """Wait until no thread is in the middle of anything: the end of the process would break off what it does."""
+    until = time.monotonic() + seconds
+    for thread, (jobs, weak) in list(_running.items()):
+        last = Job(lambda _: None, shared=False)
+        jobs.put(last)
+        while thread.is_alive() and not last.ended and time.monotonic() < until:
+            time.sleep(0.002)
+        if weak() is None:  # it closes what its owner left
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def _run(jobs: SimpleQueue[Job | None], weak: weakref.WeakMethod[Callable[[list[Job]], None]]) -> None:
