@@ -37,8 +37,9 @@ MODELS = {
     "logistic regression": LogisticRegression(max_iter=200),
     "random forest": RandomForestClassifier(50, random_state=0),
 }
-OURS = ["margin", "margin_inverse_confidence", "stochastic_margin", "margin_subset", "ranked_batch", "entropy"]
-NAMES = ["random", "uncertainty_sampling", *OURS, "committee_disagreement", "Falcun", "Badge"]
+OURS = ["margin_inverse_confidence", "stochastic_margin", "margin_subset", "ranked_batch", "entropy"]
+PEERS = ["committee_disagreement", "Falcun", "Badge"]
+NAMES = ["random", "uncertainty_sampling", "exploring_margin", "margin", *OURS, *PEERS]
 FIELDS = ["set", "model", "strategy", "seed", "full", *map(str, STEPS), "automatic", "automatic_error"]
 
 
@@ -162,7 +163,7 @@ def table(done, data, model):
             "–" if name == other else interval(area[name] - area[other]) for other in ("random", "uncertainty_sampling")
         ]
         automatic, error = 100 * rows[name][:, -2].mean(), 100 * np.nanmean(rows[name][:, -1])
-        label = f"{name} (default)" if name == "margin" else name
+        label = f"{name} (default)" if name == "exploring_margin" else name
         figures = f"{labels_needed(rows[name])} | {automatic:.0f} % | {error:.1f} %"
         print(f"| {label} | {area[name].mean():.2f} | {' | '.join(cells)} | {figures} |")
     print()
@@ -175,7 +176,7 @@ def draw(done):
     import matplotlib.pyplot as plt
 
     plt.style.use("hitl_nb.notebook")
-    shown = {"random": "0.6", "margin": "C0", "margin_inverse_confidence": "C1", "entropy": "C2", "Falcun": "C3"}
+    shown = {"random": "0.6", "exploring_margin": "C0", "margin": "C1", "entropy": "C2", "Falcun": "C3"}
     figure, axes = plt.subplots(2, 4, figsize=(12, 5.4), sharex=True, layout="constrained")
     for row, model in zip(axes, MODELS, strict=True):
         for axis, data in zip(row, SETS, strict=True):

@@ -254,7 +254,7 @@ def test_a_loop_taken_up_works_by_the_same_options_and_says_what_it_leaves_out(f
             again = take_up(queue, tmp_path / "m").learner
     assert (again.buffer.rejects, again.holdout, again.held_reviews) == ("label", 0.3, 0.1)
     assert (again.min_samples, again.seed) == (7, 5)
-    assert again.strategy == "margin"
+    assert again.strategy == "exploring_margin"
 
 
 def test_initial_rows_are_the_same_ones_in_whatever_order_and_company_they_come_again(file, tmp_path):

@@ -216,7 +216,7 @@ def test_integer_ids_are_ordered_as_numbers():
 
 def test_rows_that_cannot_be_judged_come_first():
     p = np.array([[0.5, 0.5], [math.nan, math.nan], [0.9, 0.1], [math.inf, 0.0]])
-    given = {"X": np.eye(4), "labelled": np.eye(4)[:1], "n": 3, "votes": np.full((4, 2, 2), 0.5)}
+    given = {"X": np.eye(4), "labelled": np.eye(4)[:1], "n": 3, "votes": np.full((4, 2, 2), 0.5), "labels": [0, 1]}
     for strategy in STRATEGIES.values():
         assert set(select(score_pool(strategy, p, RNG, **given), 2).tolist()) == {1, 3}
 

@@ -37,6 +37,7 @@ from hitl_nb.errors import BadInput, LearnerError
 from hitl_nb.learner import (
     GIVEN,
     STRATEGIES,
+    Exploring,
     Learner,
     Stochastic,
     check_strategy,
@@ -46,7 +47,7 @@ from hitl_nb.learner import (
     select,
 )
 from hitl_nb.learner.committee import votes_of
-from hitl_nb.learner.strategy import margin_subset
+from hitl_nb.learner.strategy import margin_odds, margin_subset
 
 DIGITS, NUMBERS = load_digits(return_X_y=True)
 CANCER, BENIGN = load_breast_cancer(return_X_y=True)
@@ -314,6 +315,60 @@ def test_a_random_subset_is_asked_first_and_the_others_when_it_has_run_out():
     assert np.allclose(scores % 2, score_pool(STRATEGIES["margin"], p, None))
     more = score_pool(partial(margin_subset, share=1.0), p, np.random.default_rng(1))
     assert (more >= 0).all()
+
+
+def test_few_labels_let_a_class_come_of_which_the_model_knows_nothing():
+    strange = np.arange(1000) < 150
+    p = np.where(strange, 0.99, 0.6)  # it takes them for something else, and is sure of it
+    X, model = np.arange(1000.0)[:, None], Stand(np.c_[p, 1 - p])
+    assert not strange[Learner(model, "margin").select(X, 20)].any()
+    found = {
+        labels: np.mean([
+            strange[Learner(model, Exploring().at(labels, 2), seed=seed).select(X, 20)].any() for seed in range(30)
+        ])
+        for labels in (4, 20, 60, 400)
+    }  # fmt: skip
+    assert found[4] > 0.5  # weights 4 ** 0.2 and 0.02 ** 0.2: 6 % of the draws, so 70 % of the batches
+    assert found[4] >= found[20] >= found[60]
+    assert found[400] == 0
+
+
+def test_the_power_grows_with_the_labels_of_each_known_class_and_ends():
+    assert [Exploring().at(n, 2).power for n in (10, 20, 200, 10**9)] == [0.5, 1.0, 10.0, 32.0]
+    assert Exploring(each=5).at(20, 4) == Stochastic(by=margin_odds, power=1.0)
+
+
+def test_by_default_a_learner_explores_by_the_rows_that_its_champion_was_fitted_to_and_says_the_chances():
+    learner = started("exploring_margin")
+    assert Learner(LogisticRegression()).strategy == "exploring_margin"
+    same = started(Stochastic(by=margin_odds, power=100 / 2 / 10))
+    batch = learner.batch(POOL, 8)
+    assert batch["review_probability"].between(0, 1, inclusive="right").all()
+    pd.testing.assert_frame_equal(batch, same.batch(POOL, 8))
+    for one in (learner, same):  # what has come since did not make the champion
+        one.add(POOL.assign(label=BENIGN[100:400], source="human_review", outcome="approve"))
+    more = table(slice(400, 500), start=400)
+    pd.testing.assert_frame_equal(learner.batch(more, 8), same.batch(more, 8))
+
+
+def test_a_champion_from_elsewhere_is_asked_by_margin_alone():
+    elsewhere = started().champion.model
+    one, other = (Learner(elsewhere, name, features=COLUMNS).batch(POOL, 8) for name in ("exploring_margin", "margin"))
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_no_odds_are_too_large_for_a_draw():
+    p = np.array([[1.0, 0.0], [0.5, 0.5], [0.5 + 1e-12, 0.5 - 1e-12], [0.9, 0.1]])
+    batch = Learner(Stand(p), Exploring().at(10**9, 2)).batch(np.arange(4.0)[:, None], 3)
+    assert np.isfinite(batch["score"]).all()
+    assert batch["position"].tolist()[2] == 3
+    assert batch["draw_probability"].tolist() == pytest.approx([0.5, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("each", [0, -1, float("nan")])
+def test_labels_of_no_sense_for_exploring_are_refused(each):
+    with pytest.raises(BadInput):
+        Exploring(each=each)
 
 
 @pytest.mark.parametrize("wrong", [{"power": -1}, {"floor": 0}, {"power": float("nan")}])

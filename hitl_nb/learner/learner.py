@@ -30,7 +30,7 @@ from hitl_nb.learner.holdout import answers, at_random, held_back, wrong
 from hitl_nb.learner.modal import WeightedActiveLearner
 from hitl_nb.learner.models import ModelRecord
 from hitl_nb.learner.pool import Asking, choose
-from hitl_nb.learner.strategy import STRATEGIES, Strategy, named, wants
+from hitl_nb.learner.strategy import STRATEGIES, Exploring, Strategy, named, wants
 from hitl_nb.learner.weighting import WEIGHTINGS, Weighting, effective_size, fit_weighted, fit_weights, weigh
 
 #: rows of the random holdout where the initial labels are enough for it
@@ -46,7 +46,8 @@ class Learner:
     ----------
     estimator : a scikit-learn classifier or pipeline with ``predict_proba``; it is cloned, never fitted. If it is
         fitted already, it is the champion from the start, as "v1"
-    strategy : name from `STRATEGIES`, or a function (probabilities, rng) -> scores
+    strategy : name from `STRATEGIES`, or a function (probabilities, rng) -> scores; the default is `Exploring`, which
+        draws; "margin" takes the smallest margins without chance
     weighting : "inverse_confidence" uses the raw weight stored with each row; any other name from `WEIGHTINGS`, or a
         function, computes it from the stored confidences or rows
     min_samples : how many reviewed rows make the learner ready, see `counted`
@@ -75,9 +76,10 @@ class Learner:
     """
 
     def __init__(
-        self, estimator: Any, strategy: str | Strategy = "margin", weighting: str | Weighting = "inverse_confidence",
-        min_samples: int = 500, features: Features = None, rejects: Rejects = "drop", holdout: float = 0.2,
-        seed: int = 0, calibrate: bool = False, warm: bool = False, held_reviews: float = 0.2,
+        self, estimator: Any, strategy: str | Strategy = "exploring_margin",
+        weighting: str | Weighting = "inverse_confidence", min_samples: int = 500, features: Features = None,
+        rejects: Rejects = "drop", holdout: float = 0.2, seed: int = 0, calibrate: bool = False, warm: bool = False,
+        held_reviews: float = 0.2,
     ) -> None:  # fmt: skip
         if not hasattr(estimator, "predict_proba"):
             remedy = "needs predict_proba; wrap it in sklearn.calibration.CalibratedClassifierCV"
@@ -370,12 +372,15 @@ class Learner:
             draw_probability (of this draw among those), review_probability (of coming into the batch at all: weights of
             one by it are unbiased for the pool, Kool 2019); both NaN for a strategy without chance, or a row not judged
         """
-        rows, names = self.buffer.rows, wants(self._score)
+        rows, model, strategy = self.buffer.rows, None, STRATEGIES["random"]
         held, given = self._with_holdout(rows), dict[str, Any]()
-        if self.champion is not None and names & {"labelled", "labels"}:
+        if self.champion is not None:
+            model, strategy = self.champion.model, self._score
+            if isinstance(strategy, Exploring):
+                strategy = strategy.at(self.champion.n_rows, len(model.classes_))
+        if wants(strategy) & {"labelled", "labels"}:
             used = rows[self._trains(rows, held)]
             given = {"labelled": self.buffer.block(used) if len(used) else used, "labels": as_labels([*used["label"]])}
-        model, strategy = (self.champion.model, self._score) if self.champion else (None, STRATEGIES["random"])
         asking = Asking(model=model, strategy=strategy, seed=(self.seed, len(rows)), held=held, given=given)
         return choose(pool, n, ids, asking, self.buffer.block)
 

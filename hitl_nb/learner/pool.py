@@ -159,14 +159,12 @@ def _best(asking: Asking, block: Block, n: int, number: int) -> Best:
     x, ids, positions = block.pop()
     rng = np.random.default_rng([*asking.seed, number])
     matrix = np.ones((len(ids), 1)) if asking.model is None else probabilities_of(asking.model, x)
-    scores = _scores(asking, x, matrix, rng, n)
-    first, judged, total = select(scores, n + 1, ids), np.isfinite(scores), math.nan
+    weights = score_pool(asking.strategy.weight, matrix, rng) if isinstance(asking.strategy, Stochastic) else None
+    scores = _scores(asking, x, matrix, rng, n) if weights is None else Stochastic.drawn(weights, rng)
+    first, judged = select(scores, n + 1, ids), np.isfinite(scores)
     best = {"position": positions[first], "task_id": ids[first], "score": scores[first]}
-    best["weight"] = np.full(len(first), math.nan)
-    if isinstance(asking.strategy, Stochastic):
-        weights = score_pool(asking.strategy.weight, matrix, rng)
-        best["weight"], total = weights[first], float(weights[judged].sum())
-    return best, int(judged.sum()), total
+    best["weight"] = np.full(len(first), math.nan) if weights is None else weights[first]
+    return best, int(judged.sum()), math.nan if weights is None else float(weights[judged].sum())
 
 
 def _merged(one: Best, other: Best, n: int) -> Best:

@@ -41,9 +41,10 @@ BLOCK = 4096
 
 
 def margin(probabilities: Floats, rng: np.random.Generator) -> Floats:
-    """Ask where two labels compete: 1 - (p1 - p2) (Scheffer 2001); the default, the best of the field by measurement.
+    """Ask where two labels compete: 1 - (p1 - p2) (Scheffer 2001).
 
-    A label that was never seen competes with none: begin with so many random labels that each has come a few times.
+    A label that was never seen competes with none: begin with so many random labels that each has come a few times, or
+    take `Exploring`.
 
     >>> margin(np.array([[0.5, 0.25, 0.25]]), np.random.default_rng(0)).tolist()
     [0.75]
@@ -118,11 +119,59 @@ class Stochastic:
 
     def __call__(self, probabilities: Floats, rng: np.random.Generator) -> Floats:
         """Return log weights with Gumbel noise: their largest are the draw."""
-        return np.log(self.weight(probabilities, rng)) + rng.gumbel(size=len(probabilities))
+        return self.drawn(self.weight(probabilities, rng), rng)
+
+    @staticmethod
+    def drawn(weights: Floats, rng: np.random.Generator) -> Floats:
+        """Return the scores of rows whose weights are known."""
+        return np.log(weights) + rng.gumbel(size=len(weights))
+
+
+def margin_odds(probabilities: Floats, rng: np.random.Generator) -> Floats:
+    """Order as `margin` does, with room at both ends: margin / (1 - margin), at most 1,000.
+
+    >>> margin_odds(np.array([[0.5, 0.25, 0.25]]), np.random.default_rng(0)).tolist()  # 0.75 / 0.25
+    [3.0]
+    """
+    found = margin(probabilities, rng)
+    return np.asarray(found / np.maximum(1 - found, 0.001))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exploring:
+    """The default: draw by margin, the more freely the fewer labels there are.
+
+    A model of few labels is sure where it knows nothing, at the worst about a whole class that has not come yet; and
+    the smallest margins are full of twins. So a row counts (margin / (1 - margin)) ** power in a draw without
+    replacement (`Stochastic`; power acquisition, Kirsch 2021, arXiv 2106.12059). The power grows with the labels per
+    known class; it ends at 32, where only near ties are still drawn.
+
+    Examples
+    --------
+    >>> Exploring().at(labels=20, classes=2).power  # 10 of each class, to 10
+    1.0
+    >>> Exploring().at(labels=0, classes=2) is margin  # a model from elsewhere: what it learned from is not known
+    True
+    """
+
+    #: labels per known class at which the odds count as they are (power 1)
+    each: float = 10.0
+
+    def __post_init__(self) -> None:
+        within("each", self.each, 0, math.inf, inside=True)
+
+    def at(self, labels: int, classes: int) -> Strategy:
+        """Return the strategy for a model that was fitted to so many labels of so many classes."""
+        return Stochastic(by=margin_odds, power=min(labels / classes / self.each, 32.0)) if labels else margin
+
+    def __call__(self, probabilities: Floats, rng: np.random.Generator, labels: ArrayLike) -> Floats:
+        """Return scores: their largest are the draw."""
+        return np.asarray(self.at(np.size(labels), probabilities.shape[1])(probabilities, rng))
 
 
 #: query strategies by name; random is the arm to compare any other with; what ends in "sampling" are modAL's names
 STRATEGIES: dict[str, Strategy] = {
+    "exploring_margin": Exploring(),
     "margin": margin,
     "least_confident": least_confident,
     "entropy": entropy,

@@ -44,7 +44,9 @@ def take_up(queue: ReviewQueue, folder: Path, labels: Path | None = None) -> Loo
         if known.strategy in STRATEGIES:
             options["strategy"] = known.strategy
         elif known.strategy:
-            warnings.warn(f"the strategy {known.strategy} is a function, which is not stored: margin", stacklevel=2)
+            warnings.warn(
+                f"the strategy {known.strategy} is a function, which is not stored: exploring_margin", stacklevel=2
+            )
         options |= {"weighting": known.weighting} if known.weighting else {}
         options["features"] = list(known.columns) or None
         options["calibrate"] = bare(known.model) is not known.model
