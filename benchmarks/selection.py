@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from hitl_nb.learner import STRATEGIES, Learner, score_pool, select
+from hitl_nb.learner import STRATEGIES, Exploring, Learner, score_pool, select
 from hitl_nb.learner.batch import ranked_batch
 
 N, LABELS, PART = 100, 10, 1_000_000
@@ -36,6 +36,11 @@ class Answered(ClassifierMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self):
         return True
+
+
+BY_MARGIN = Learner(Answered(), "margin")
+#: the default, as it is for a model of so many labels
+AT_60_LABELS = Learner(Answered(), Exploring().at(60, LABELS))
 
 
 def made(rows, seed=0):
@@ -76,7 +81,11 @@ def function(p):
 
 
 def learner(pool):
-    return Learner(Answered()).select(pool, N)
+    return BY_MARGIN.select(pool, N)
+
+
+def exploring(pool):
+    return AT_60_LABELS.select(pool, N)
 
 
 def modal(p):
@@ -145,7 +154,7 @@ def main(sizes):
     print("| rows | way | CPU to plain numpy | peak above the input | picks |\n|---|---|---|---|---|")
     for rows in sizes:
         whole, first = rows < 10 * PART, None
-        names = ("plain", "function", "learner", "modal", "activeml", "small_text")
+        names = ("plain", "function", "learner", "exploring", "modal", "activeml", "small_text")
         for name in names if whole else ("plain_in_parts", "learner", "reading"):
             answer = own.Queue()
             process = own.Process(target=measure, args=(name, rows, answer))

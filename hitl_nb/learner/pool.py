@@ -173,19 +173,16 @@ def _merged(one: Best, other: Best, n: int) -> Best:
     return {name: each[first] for name, each in both.items()}, one[1] + other[1], one[2] + other[2]
 
 
-def _probabilities(best: pd.DataFrame, judged: int, total: float, n: int) -> pd.DataFrame:
+def _probabilities(best: dict[str, NDArray[Any]], judged: int, total: float, n: int) -> pd.DataFrame:
     """Add to the rows drawn how likely each draw and each row was; NaN where no chance was in it."""
-    rows, after = best.head(n).reset_index(drop=True), best["score"].iloc[n:]
-    weight, drawn = rows["weight"].to_numpy(), rows["score"].notna()
+    rows, after = {name: each[:n] for name, each in best.items()}, best["score"][n:]
+    weight, drawn = rows.pop("weight"), ~np.isnan(rows["score"])
     gone = np.nan_to_num(weight).cumsum() - np.nan_to_num(weight)
-    left = judged - drawn.cumsum() + drawn
     with np.errstate(over="ignore"):
-        chance = -np.expm1(-weight * np.exp(-after.iloc[0])) if len(after) else np.where(np.isnan(weight), weight, 1.0)
-    return rows.drop(columns="weight").assign(
-        left=left,
-        draw_probability=np.minimum(weight / np.maximum(total - gone, weight), 1),
-        review_probability=chance,
-    )
+        chance = -np.expm1(-weight * np.exp(-after[0])) if len(after) else np.where(np.isnan(weight), weight, 1.0)
+    rows["left"] = judged - drawn.cumsum() + drawn
+    rows["draw_probability"] = np.minimum(weight / np.maximum(total - gone, weight), 1)
+    return pd.DataFrame(rows | {"review_probability": chance})
 
 
 def choose(pool: Any, n: int, ids: Any, asking: Asking, inputs: Callable[[Any], Any]) -> pd.DataFrame:
@@ -197,4 +194,4 @@ def choose(pool: Any, n: int, ids: Any, asking: Asking, inputs: Callable[[Any], 
     parts = Parallel(return_as="generator")(work)
     none = {"position": np.empty(0, np.intp)} | dict.fromkeys(("task_id", "score", "weight"), np.empty(0))
     best, judged, total = reduce(lambda one, other: _merged(one, other, n), parts, next(parts, (none, 0, 0.0)))
-    return _probabilities(pd.DataFrame(best), judged, total, n)
+    return _probabilities(best, judged, total, n)
