@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from datetime import timedelta
 
 import httpx
@@ -55,10 +56,9 @@ def answered(made):
 
 
 def test_connections_beyond_the_limit_are_hung_up_on_and_the_others_served(queue):
-    with service(queue, connections=5, patience=0.5) as running:
+    with service(queue, connections=5, patience=2 * LONG) as running:
         idle = [line(running) for _ in range(40)]
-        hung_up = [answered(made) for made in idle[5:]]  # the first five are given their time
-        assert hung_up == [b""] * 35
+        assert [answered(made) for made in idle[5:]] == [b""] * 35  # the first five are given their time
         for made in idle:
             made.close()
         with client(running, let_in(queue)) as me:
@@ -67,7 +67,7 @@ def test_connections_beyond_the_limit_are_hung_up_on_and_the_others_served(queue
                 try:
                     assert me.post("/tasks", json=NEW).status_code == 200
                     break
-                except httpx.TransportError:  # the idle ones have not gone yet
+                except httpx.TransportError:  # the server has not heard yet that the others have gone
                     time.sleep(0.1)
     assert queue.stats().total == 1
 
@@ -83,26 +83,34 @@ def test_health_takes_no_body(queue, more):
             assert nobody.get("/health").status_code == 200
 
 
-def test_those_who_ask_for_health_while_the_writer_is_busy_keep_nobody_out(queue):
+@contextmanager
+def busy(queue):
+    """Keep the writer of a queue busy meanwhile."""
     begun, go = threading.Event(), threading.Event()
 
     def long_write(tx):
         begun.set()
         go.wait(LONG)
 
+    writing = threading.Thread(target=queue.store.write, args=(long_write,))
+    writing.start()
+    assert begun.wait(LONG)
+    try:
+        yield
+    finally:
+        go.set()
+        writing.join()
+
+
+def test_those_who_ask_for_health_while_the_writer_is_busy_keep_nobody_out(queue):
     with service(queue, calls=2) as running, client(running, let_in(queue)) as me:
         assert me.get("/openapi.json").status_code == 200
-        writing = threading.Thread(target=queue.store.write, args=(long_write,))
-        writing.start()
-        assert begun.wait(LONG)
-        asking = [line(running, b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") for _ in range(120)]
-        try:
+        ask = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        with busy(queue):
+            asking = [line(running, ask) for _ in range(120)]
             assert [me.get("/openapi.json").status_code for _ in range(5)] == [200] * 5
             with client(running, "hitl_wrong") as stranger:
                 assert [stranger.get("/stats").status_code for _ in range(5)] == [401] * 5
-        finally:
-            go.set()
-            writing.join()
         assert {answered(made)[:12] for made in asking} <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
 
 
@@ -121,30 +129,20 @@ def test_who_takes_nothing_of_the_answers_is_hung_up_on(queue):
             assert me.get("/stats").status_code == 200
 
 
-def test_a_server_that_is_busy_is_there(queue):
-    begun, go = threading.Event(), threading.Event()
-
-    def long_write(tx):
-        begun.set()
-        go.wait(LONG)
-
+def test_a_server_that_is_busy_is_there(queue, monkeypatch):
+    monkeypatch.setattr("hitl_nb.server.health.HOLDS", 0.0)  # what was proven before the long write says nothing
     with service(queue) as running, open_queue(running.address, token=let_in(queue)) as remote:
         task_id = queue.submit(**NEW).task_id
-        writing = threading.Thread(target=queue.store.write, args=(long_write,))
-        writing.start()
-        assert begun.wait(LONG)
-        line = remote._reach()
-        assert line.answers(10)  # and says that nothing was stored for a while
-        answers = []
+        before, answers = remote._reach(), []
         asking = threading.Thread(target=lambda: answers.append(remote.resolve(task_id, "me", "approve")))
-        asking.start()
-        asking.join(1)
-        assert answers == []
-        go.set()
+        with busy(queue):
+            assert before.answers(10)  # and says that nothing was stored for a while
+            asking.start()
+            asking.join(1)
+            assert answers == []
         asking.join(LONG)
-        writing.join()
         assert answers[0].reviewer == "me"
-        assert remote._reach() is line
+        assert remote._reach() is before
 
 
 def test_a_claim_over_the_network_ends(queue):

@@ -51,14 +51,9 @@ TRIES = 20
 class OwnerGone(Exception):
     """The owner did not answer; whether it did what was asked is not known."""
 
-    #: whether a server said that it is there, and busy
-    busy = False
-
 
 class OwnerBusy(OwnerGone):
     """A server is there and takes nothing more just now."""
-
-    busy = True
 
 
 class Line:
@@ -90,7 +85,7 @@ class Line:
         except (OwnerGone, HitlError) as error:
             if isinstance(error, WrongToken):
                 raise
-            return getattr(error, "busy", False)
+            return isinstance(error, OwnerBusy)
         if not self.endpoint.pid:  # a server, which does not say whose file it has
             return True
         return bool(facts == {"path": self.endpoint.path, "schema": self.endpoint.schema, "pid": self.endpoint.pid})
@@ -342,7 +337,7 @@ class RemoteQueue(ReviewQueue):
             try:
                 return line.ask(call, wire.dump(asked, call))
             except OwnerGone as gone:
-                again, tries = True, tries + (not gone.busy or time.monotonic() > until)
+                again, tries = True, tries + (not isinstance(gone, OwnerBusy) or time.monotonic() > until)
                 self._lose(line)
         raise QueueLocked(path=self.name, owner=f"one process after the other, {TRIES} times")
 

@@ -83,7 +83,6 @@ class PostgresStore:
                 make(connection, self.name)
                 channel = self._channel_of(connection) if notifies else None
             self._watch = Watch(self._url, channel, self._with)
-            self._watchers = self._watch._watchers
             self._pool.open()
         except BaseException as error:
             self._pool.close()

@@ -55,7 +55,8 @@ def place(asked: Mapping[str, str]) -> tuple[str, int, float]:
             return asked.get("task_id", ""), int(asked.get("after", -1)), seconds
     except ValueError:
         pass
-    raise BadInput(name="after", value="…", remedy="after and timeout are numbers")
+    given = {what: asked[what] for what in ("after", "timeout") if what in asked}
+    raise BadInput(name="after or timeout", value=given, remedy="pass a whole number and seconds")
 
 
 def last_event(queue: ReviewQueue, task_id: str) -> int:
