@@ -228,7 +228,7 @@ def test_who_cannot_be_watched_for_is_not_kept(own_server, monkeypatch):
         stop(own_server)
         with pytest.raises(StorageFailed):
             queue.watch(task, print)
-        assert queue.store._watchers == {}
+        assert queue.store._watch._watchers == {}
         own_server.ensure_postgres_running()
 
 
