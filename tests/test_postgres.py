@@ -18,6 +18,7 @@ from test_many import MOST, answered_by_processes, check_answered_once, fill
 from hitl_nb import Orchestrator, Policy, Reviewer, open_queue
 from hitl_nb.errors import BadInput, HitlError, KeyConflict, NotAQueue, OutcomeUnknown, QueueTooNew, StorageFailed
 from hitl_nb.queue import ReviewQueue, answer, change
+from hitl_nb.queue.hand import MOST_OF_ONE
 from hitl_nb.queue.postgres import MOST as MOST_OPEN
 from hitl_nb.queue.postgres import PostgresStore
 from hitl_nb.queue.postgres_engine import PostgresEngine, dialect
@@ -288,6 +289,35 @@ def test_who_follows_the_log_of_many_writers_misses_nothing(both):
     assert seen == here.events(before, limit=1000) + here.events(seen[999]["seq"])
 
 
+def test_who_claims_while_a_task_gets_a_new_payload_sees_the_new_one(both, postgres):
+    here, there = both
+    task, claimed = ask(here), []
+    claims = threading.Thread(target=lambda: claimed.extend(there.claim("ann")))
+    with psycopg.connect(postgres, autocommit=True) as gate:
+
+        def replaced(tx):
+            change.replace(tx, task, {"x": 2}, {"label": "b"}, None)
+            place = "hashtext(current_schema()), CAST((SELECT last_value FROM event_number) AS INTEGER)"
+            gate.execute(f"SELECT pg_advisory_lock({place})")  # who begins from here on has looked, and waits
+            claims.start()
+            waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while not gate.execute(waiting).fetchall():
+                time.sleep(0.01)
+
+        here.store.write(replaced)
+        gate.execute("SELECT pg_advisory_unlock_all()")
+        claims.join(60)
+    assert [(one.input_data, one.ai_prediction["label"], one.version) for one in claimed] == [({"x": 2}, "b", 2)]
+
+
+def test_what_is_too_long_to_come_with_a_claim_comes_after_it(both):
+    here, there = both
+    long = {"text": "x" * (MOST_OF_ONE + 1)}
+    ask(here, input_data=long, priority="high")
+    ask(here)
+    assert [one.input_data for one in there.claim("ann", n=2)] == [long, {"x": 1}]
+
+
 def test_events_of_a_task_are_numbered_as_they_happened_though_one_process_began_first(both):
     here, there = both
     task = ask(here)
@@ -476,7 +506,11 @@ def test_claims_and_looks_find_their_rows_by_an_index(postgres):
     with open_queue(postgres) as queue:
         fill(queue, 20_000)
         claim = {"expertises": ["", "law"], "answered": "x", "me": "y", "adjudicates": False, "passed": False, "n": 1}
-        assert "Index Scan using task_next" in plan(postgres, "claimable", **claim)
+        begins = {"idle": "300s", "most": 1000}
+        for statement, more in (("claimable", {}), ("claim_first", begins)):
+            found = plan(postgres, statement, **claim, **more)
+            assert "Index Scan using task_next" in found
+            assert "Seq Scan on payload" not in found
         looked = plan(postgres, "open_tasks", anybody=True, expertises=[], n=20)
         assert "Index Scan using task_open" in looked
         assert "Seq Scan on event" not in plan(postgres, "event_by_submit", submit_id="s")

@@ -82,6 +82,10 @@ SELECT found.* FROM (VALUES :expertises) AS one(name) CROSS JOIN LATERAL (
     ORDER BY priority DESC, deadline, task_id LIMIT :n
 ) AS found;
 
+-- found_texts: The payload of a task that was found; a text over ``most`` bytes is left out.
+SELECT ARRAY[CAST(version AS TEXT), kind, CASE WHEN octet_length(body) <= :most THEN body END]
+FROM payload WHERE payload.task_id = found.task_id;
+
 -- next_due: When the next lease or deadline is due.
 SELECT least(
     (SELECT min(lease_until) FROM task WHERE status = 'claimed'),

@@ -15,6 +15,7 @@ import psycopg
 import pyarrow as pa
 
 from hitl_nb.queue.backlog import Backlog
+from hitl_nb.queue.hand import MOST_OF_ONE
 from hitl_nb.queue.row import EventRow, TaskRow, dump_list, task_row
 from hitl_nb.queue.store import AlreadyDone, Transaction, settle, statements
 from hitl_nb.task import Reviewer
@@ -51,8 +52,10 @@ _IDS = frozenset({"task_id", "task_ids", "whole", "after", "until"})
 def dialect(statement: str, lock: str = "") -> str:
     """Return a named statement as PostgreSQL takes it, with the rows that it finds locked."""
     if statement == "claim_first":
-        found = f"found.* FROM begun LEFT JOIN ({dialect('claimable', lock)}) AS found ON true"
-        return dialect("begin").replace("FROM begun", f", {found}")
+        as_seen = "(SELECT seq FROM task WHERE task.task_id = found.task_id) = found.seq"  # not changed before the lock
+        texts = f"CASE WHEN {as_seen} THEN ARRAY({dialect('found_texts')}) END"
+        found = f"FROM begun LEFT JOIN ({dialect('claimable', lock)}) AS found ON true"
+        return dialect("begin").replace("FROM begun", f", {texts}, found.* {found}")
     text = (statements() | statements("postgres.sql"))[statement].replace("%", "%%")
     text = re.sub(r"(?<![:\w]):([a-z]\w*)", r"%(\1)s", text)
     if statement.startswith("create_"):
@@ -312,9 +315,13 @@ class PostgresTransaction(Transaction):
 
     def _first(self, n: int, **words: Any) -> list[TaskRow]:
         if "engine" not in self.__dict__:  # it begins with this
-            rows = self._unasked.rows("claim_first", idle=self._idle, **words, n=n)
+            rows = self._unasked.rows("claim_first", idle=self._idle, **words, n=n, most=MOST_OF_ONE)
             self._told(rows)
-            return sorted((task_row(row[3:]) for row in rows if row[3] is not None), key=_urgency)[:n]
+            for _, _, _, came, task_id, *_ in rows:
+                texts = tuple((int(version), kind, body) for version, kind, body in came or ())
+                if texts and all(body is not None for _, _, body in texts):
+                    self.hand.keep(str(task_id), None, texts)
+            return sorted((task_row(row[4:]) for row in rows if row[4] is not None), key=_urgency)[:n]
         return sorted(self.tasks("claimable", **words, n=n), key=_urgency)[:n]
 
     def ahead(self, expertise: Sequence[str]) -> list[str]:
