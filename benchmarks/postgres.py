@@ -1,4 +1,7 @@
-"""Claims a second in PostgreSQL beside a bare loop with SKIP LOCKED that writes the same rows; frames beside inserts.
+"""Claims a second in PostgreSQL beside bare loops with SKIP LOCKED; frames beside inserts.
+
+The ``bare`` loop reads and writes the same columns of the same tables, and nothing else; the ``narrow`` one has tables
+of its own with the six columns that a line needs at least.
 
 Run ``python benchmarks/postgres.py [ROWS …]``; the default is 100,000 and 1,000,000 waiting tasks. The server is one of
 its own, durable, with sockets on this machine; workers are processes with four threads each at most.
@@ -20,16 +23,34 @@ import psycopg
 from hitl_nb import Orchestrator, Policy, open_queue
 from hitl_nb.queue.postgres import PostgresStore
 
-SECONDS = 3
-NEXT = """SELECT task_id FROM line WHERE status = 'pending' ORDER BY priority DESC, task_id LIMIT 1
-FOR UPDATE SKIP LOCKED"""
-TABLES = """
+SECONDS, TURNS = 3, 3
+#: the least that a line of waiting tasks is made of
+NARROW = """
 CREATE TABLE line (task_id uuid PRIMARY KEY, status text, priority smallint, holder text, until timestamp, attempt int);
 CREATE INDEX line_next ON line (priority DESC, task_id) WHERE status = 'pending';
 CREATE TABLE body (task_id uuid, kind text, body text);
 CREATE INDEX body_of ON body (task_id);
 CREATE TABLE log (seq bigserial PRIMARY KEY, task_id uuid, move text, at_time timestamp, actor text, body text);
-"""
+INSERT INTO line SELECT task_id, 'pending', priority FROM task WHERE status = 'pending_review';
+INSERT INTO body SELECT task_id, kind, body FROM payload"""
+#: what a bare loop says: which comes next, its payload, a line of the log, what changes
+LOOPS = {
+    "bare": (
+        """SELECT * FROM task WHERE status IN ('pending_review', 'disputed') AND coalesce(expertise, '') = ''
+        ORDER BY priority DESC, deadline, task_id LIMIT 1 FOR UPDATE SKIP LOCKED""",
+        "SELECT version, kind, body FROM payload WHERE task_id = %s",
+        """INSERT INTO event (seq, task_id, move, at_time, actor, attempt, body)
+        VALUES (nextval('event_number'), %s, 'claim', now(), %s, 1, %s)""",
+        """UPDATE task SET status = 'claimed', holder = %s, lease_until = now(), claimed_at = now(), attempt = 1,
+        came_from = 'pending_review', seq = currval('event_number') WHERE task_id = %s""",
+    ),
+    "narrow": (
+        "SELECT * FROM line WHERE status = 'pending' ORDER BY priority DESC, task_id LIMIT 1 FOR UPDATE SKIP LOCKED",
+        "SELECT kind, body FROM body WHERE task_id = %s",
+        "INSERT INTO log (task_id, move, at_time, actor, body) VALUES (%s, 'claim', now(), %s, %s)",
+        "UPDATE line SET status = 'claimed', holder = %s, until = now(), attempt = 1 WHERE task_id = %s",
+    ),
+}
 
 
 def new_schema(uri):
@@ -47,11 +68,7 @@ def fill(url, rows):
         for start in range(0, rows, n):
             orchestrator.process_frame(pd.DataFrame({"i": np.arange(start, start + n)}), said)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(TABLES)
-        connection.execute(
-            "INSERT INTO line SELECT task_id, 'pending', priority FROM task WHERE status = 'pending_review'"
-        )
-        connection.execute("INSERT INTO body SELECT task_id, kind, body FROM payload")
+        connection.execute(NARROW)
         connection.execute("VACUUM ANALYZE")
 
 
@@ -64,26 +81,20 @@ def ours(url):
     return claim
 
 
-def bare(url):
-    local = threading.local()
+def loop(kind, url):
+    local, (following, payload, log, changes) = threading.local(), LOOPS[kind]
 
     def claim(who):
         if not hasattr(local, "connection"):
             local.connection = psycopg.connect(url)
         connection = local.connection
-        found = connection.execute(NEXT).fetchall()
+        found = connection.execute(following).fetchall()
         if not found:
             raise SystemExit("the bare loop has claimed all of its rows; pass more")
-        [(task_id,)] = found
-        connection.execute("SELECT kind, body FROM body WHERE task_id = %s", [task_id]).fetchall()
-        connection.execute(
-            "INSERT INTO log (task_id, move, at_time, actor, body) VALUES (%s, 'claim', now(), %s, %s)",
-            [task_id, who, "x" * 200],
-        )
-        connection.execute(
-            "UPDATE line SET status = 'claimed', holder = %s, until = now(), attempt = 1 WHERE task_id = %s",
-            [who, task_id],
-        )
+        task_id = found[0][0]
+        connection.execute(payload, [task_id]).fetchall()
+        connection.execute(log, [task_id, who, "x" * 200])
+        connection.execute(changes, [who, task_id])
         connection.commit()
 
     return claim
@@ -91,7 +102,7 @@ def bare(url):
 
 def work(kind, url, threads, seconds):
     """Be one process: claim for a while; print how many, and how long each took."""
-    claim, took = {"ours": ours, "bare": bare}[kind](url), []
+    claim, took = ours(url) if kind == "ours" else loop(kind, url), []
     claim("warm")
     print("ready", flush=True)
     sys.stdin.readline()
@@ -126,10 +137,14 @@ def claims(uri, rows):
     url = new_schema(uri)
     fill(url, rows)
     for workers in (1, 8, 32):
-        turns = [(rate("bare", url, workers), rate("ours", url, workers)) for _ in range(2)]
-        ratios = sorted(theirs[0] / mine[0] for theirs, mine in turns)
-        said = ", ".join(f"{mine[0]:.0f} against {theirs[0]:.0f}" for theirs, mine in turns)
-        print(f"{rows:>10,} waiting, {workers:>2} workers: {ratios[0]:.2f}–{ratios[-1]:.2f} ({said} a second)")
+        turns = [[rate(kind, url, workers)[0] for kind in ("ours", *LOOPS)] for _ in range(TURNS)]
+        said = [
+            f"{rows:>10,} waiting, {workers:>2} workers: {' and '.join(f'{mine:.0f}' for mine, *_ in turns)} a second"
+        ]
+        for place, kind in enumerate(LOOPS, start=1):
+            ratios = sorted(turn[place] / turn[0] for turn in turns)
+            said.append(f"{kind} loop to ours {ratios[0]:.2f}–{ratios[-1]:.2f}")
+        print(", ".join(said), flush=True)
 
 
 def frames(uri, rows=1_000_000):
@@ -138,18 +153,24 @@ def frames(uri, rows=1_000_000):
     inputs = pd.DataFrame({f"f{i}": np.arange(rows) + i for i in range(5)})
     said = pd.DataFrame({"label": "a", "confidence": 0.5 + np.arange(rows) % 300 / 1000})
     with open_queue(url) as queue:
-        orchestrator, begun = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0)), time.perf_counter()
-        orchestrator.process_frame(inputs, said)
-        mine = time.perf_counter() - begun
-        whole = queue.store.read(lambda tx: {t: tx.engine.arrow(f"all_{t}") for t in ("payload", "event", "task")})
-    other, theirs = new_schema(uri), 0.0
-    store = PostgresStore(other)
-    for table, data in whole.items():
-        begun = time.perf_counter()
-        store.write(lambda tx, table=table, data=data: tx.engine.put_arrow(table, data))
-        theirs += time.perf_counter() - begun
+        stored, store_frame = [], queue.store_frame
+        queue.store_frame = lambda *given: timed(stored, store_frame, *given)
+        timed(whole := [], Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0)).process_frame, inputs, said)
+        finished = queue.store.read(lambda tx: {t: tx.engine.arrow(f"all_{t}") for t in ("payload", "event", "task")})
+    store, bare = PostgresStore(new_schema(uri)), []
+    for table, data in finished.items():
+        timed(bare, store.write, lambda tx, table=table, data=data: tx.engine.put_arrow(table, data))
     store.close()
-    print(f"{rows:>10,} rows: process_frame {mine:.1f} s, staging and inserts {theirs:.1f}, ratio {mine / theirs:.2f}")
+    theirs = sum(bare)
+    print(f"{rows:>10,} rows: staging and inserts {theirs:.1f} s, the queue {stored[0] / theirs:.2f}, ", end="")
+    print(f"process_frame {whole[0] / theirs:.2f} of that")
+
+
+def timed(kept, call, *given):
+    begun = time.perf_counter()
+    found = call(*given)
+    kept.append(time.perf_counter() - begun)
+    return found
 
 
 if __name__ == "__main__":

@@ -289,6 +289,28 @@ def test_who_follows_the_log_of_many_writers_misses_nothing(both):
     assert seen == here.events(before, limit=1000) + here.events(seen[999]["seq"])
 
 
+def test_a_frame_that_is_given_up_leaves_nothing_under_way(both, monkeypatch):
+    here, there = both
+    inserted, insert = [], PostgresEngine._insert
+
+    def late(engine, table, *given):
+        time.sleep(0.3)
+        insert(engine, table, *given)
+        inserted.append(table)
+
+    def give_up(tx):
+        tx.note("begun", None, {})
+        tx.engine.put_arrow("event", pa.table({"seq": [10**6], "move": ["x"], "at_time": [tx.now], "body": ["{}"]}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PostgresEngine, "_insert", late)
+    with pytest.raises(KeyboardInterrupt):
+        here.store.write(give_up)
+    assert inserted == ["event"]  # and taken back, before anybody else gets the connection
+    ask(here)
+    assert [event["move"] for event in there.events()] == ["submit"]
+
+
 def test_who_claims_while_a_task_gets_a_new_payload_sees_the_new_one(both, postgres):
     here, there = both
     task, claimed = ask(here), []

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import psycopg
 import pyarrow as pa
+from psycopg.types.string import TextLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from hitl_nb.errors import BadInput, OutcomeUnknown, QueueClosed, StorageFailed
@@ -77,7 +78,9 @@ class PostgresStore:
         self._due: tuple[float, datetime | None] | None = None
         self._last = datetime.min
         self._heard = datetime.min, -math.inf
-        self._pool = ConnectionPool(self._url, min_size=0, max_size=MOST, open=False, timeout=PATIENCE)
+        self._pool = ConnectionPool(
+            self._url, min_size=0, max_size=MOST, open=False, timeout=PATIENCE, configure=_plain_ids
+        )
         try:
             with _told(), psycopg.connect(self._url) as connection:
                 make(connection, self.name)
@@ -179,11 +182,11 @@ class PostgresStore:
     def _stored(
         self, connection: psycopg.Connection[Any], work: Callable[[Transaction], T], staged: list[str]
     ) -> tuple[T, Any]:
-        engine = self._engine(connection, True)
-        engine.staged = staged
-        tx = PostgresTransaction(engine, self._hear, self._lazy(), IDLE)
-        result = work(tx)
-        tx.flush()
+        with self._engine(connection, True) as engine:
+            engine.staged = staged
+            tx = PostgresTransaction(engine, self._hear, self._lazy(), IDLE)
+            result = work(tx)
+            tx.flush()
         try:
             connection.commit()
         except psycopg.OperationalError:
@@ -334,6 +337,11 @@ class PostgresStore:
             raise QueueClosed(path=self.name, reason=f"process {self._process} has it open, and this is a fork of it")
         if self._closed:
             raise QueueClosed(path=self.name, reason="it was closed")
+
+
+def _plain_ids(connection: psycopg.Connection[Any]) -> None:
+    """Let ids come as texts, as everybody takes them."""
+    connection.adapters.register_loader("uuid", TextLoader)
 
 
 @contextmanager

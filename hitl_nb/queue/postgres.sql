@@ -58,13 +58,13 @@ SELECT pg_advisory_xact_lock(1212765262);
 -- lock_submit: Let nobody else answer under this id until the end of the transaction.
 SELECT pg_advisory_xact_lock(hashtextextended(:submit_id, 1212765262));
 
--- stage: Let nobody drop a table of rows that are on their way before this transaction has ended; they may take their time.
+-- stage: Let nobody drop tables of rows that are on their way before this transaction has ended; they may take their time.
 SELECT pg_advisory_xact_lock(hashtextextended(:name, 1212765262)), set_config('idle_in_transaction_session_timeout', '3600s', true);
 
 -- staged: Tables of rows whose transaction has ended, or never will come.
 SELECT table_name FROM information_schema.tables
 WHERE table_schema = current_schema() AND starts_with(table_name, :begins)
-  AND pg_try_advisory_xact_lock(hashtextextended(table_name, 1212765262));
+  AND pg_try_advisory_xact_lock(hashtextextended(regexp_replace(table_name, '_[0-9]+$', ''), 1212765262));
 
 -- lock_tasks: Let nobody change a task until the end of the transaction.
 LOCK TABLE task IN EXCLUSIVE MODE;

@@ -6,8 +6,10 @@ import math
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from functools import cache
+from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -84,14 +86,32 @@ class PostgresEngine:
         self, connection: psycopg.Connection[Any], writes: bool, skips: bool, ingest: Callable[[str, pa.Table], None]
     ) -> None:
         self.connection, self._ingest, self.skips = connection, ingest, skips
-        #: tables that rows of a batch came in; they go when the transaction has ended
+        #: how tables begin that rows of a batch came in; they go when the transaction has ended
         self.staged: list[str] = []
+        self._begins: str | None = None
+        self._tables = count()
+        self._aside: ThreadPoolExecutor | None = None
+        self._inserting: Future[None] | None = None
         self._waiting: list[tuple[str, Sequence[Any]]] = []
         self._locks = dict.fromkeys(LOCKED, "FOR UPDATE") if writes else {}
         if writes:
             self._locks |= dict.fromkeys(PASSING, "FOR UPDATE SKIP LOCKED" if skips else "FOR UPDATE")
             if not skips:
                 self._locks["claimable"] = self._locks["claim_first"] = ""  # locked and looked at again after
+
+    def __enter__(self) -> PostgresEngine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the connection with nothing under way."""
+        if self._aside is not None:
+            self._aside.shutdown()
+
+    def wait(self) -> None:
+        """Wait for the table that is being inserted meanwhile."""
+        inserting, self._inserting = self._inserting, None
+        if inserting is not None:
+            inserting.result()
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """Run a named statement and return its rows."""
@@ -119,6 +139,7 @@ class PostgresEngine:
 
     def run(self, statement: str, values: dict[str, Any]) -> psycopg.Cursor[Any]:
         """Run a named statement, in words for which the server makes one plan for all times."""
+        self.wait()
         text = dialect(statement, self._locks.get(statement, ""))
         given = {name: _bound(name, value) for name, value in values.items()}
         if "VALUES %(expertises)s" in text:
@@ -151,11 +172,13 @@ class PostgresEngine:
         if len(rows) <= AT_ONCE:
             self._waiting += [(statement, row) for row in rows]
             return
+        self.wait()
         with self.connection.cursor() as cursor:
             cursor.executemany(statement, rows)
 
     def send(self) -> None:
         """Store what waits, in one statement."""
+        self.wait()
         if self._waiting:
             *others, last = (statement for statement, _ in self._waiting)
             text = ", ".join(f"w{i} AS ({statement})" for i, statement in enumerate(others))
@@ -164,18 +187,27 @@ class PostgresEngine:
             self.connection.execute(f"WITH {text} {last}" if text else last, values)
 
     def put_arrow(self, table: str, data: pa.Table) -> None:
-        """Append an Arrow table: as texts and numbers to a table of its own, and typed from there."""
+        """Append an Arrow table: as texts and numbers to a table of its own, and typed from there.
+
+        The latter goes on while the caller makes the next one.
+        """
         staged = self._staged(data)
-        names = ", ".join(data.column_names)
+        self.wait()
+        self._aside = self._aside or ThreadPoolExecutor(1, "hitl_nb-inserts")
+        self._inserting = self._aside.submit(self._insert, table, data.column_names, staged)
+
+    def _insert(self, table: str, columns: Sequence[str], staged: str) -> None:
         types = dict(self.connection.execute(_COLUMNS, [table]).fetchall())
-        chosen = ", ".join(f"{name}::{types[name]}" for name in data.column_names)
-        self.connection.execute(f"INSERT INTO {table} ({names}) SELECT {chosen} FROM {staged}")
+        chosen = ", ".join(f"{name}::{types[name]}" for name in columns)
+        self.connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) SELECT {chosen} FROM {staged}")
 
     def _staged(self, data: pa.Table) -> str:
         """Bring a table to the server, and return its name there."""
-        staged = f"{STAGING}{uuid4().hex}"
-        self.rows("stage", name=staged)
-        self.staged.append(staged)
+        if self._begins is None:
+            self._begins = f"{STAGING}{uuid4().hex}"
+            self.rows("stage", name=self._begins)
+            self.staged.append(self._begins)
+        staged = f"{self._begins}_{next(self._tables)}"
         self._ingest(staged, data)
         return staged
 
