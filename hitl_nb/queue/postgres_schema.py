@@ -49,6 +49,15 @@ def _facts(url: str) -> dict[str, Any]:
         raise BadInput(name="url", value="postgresql://…", remedy=remedy) from None
 
 
+def is_direct(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server itself is at the other end, and no pooler that gives each transaction another session of it.
+
+    What is prepared in one session is not there in the next, or is another client's statement of the same name.
+    """
+    [(pid,)] = connection.execute("SELECT pg_backend_pid()").fetchall()
+    return bool(pid == connection.info.backend_pid)
+
+
 def make(connection: psycopg.Connection[Any], name: str) -> None:
     """Make the tables if there are none; one process does."""
     [(encoding,)] = connection.execute("SHOW server_encoding").fetchall()

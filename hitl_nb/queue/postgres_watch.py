@@ -112,7 +112,7 @@ class Watch:
         """Hear what other processes changed, and look at what is watched each second."""
         needed = time.monotonic()
         while not self._over("listens", self._watchers or time.monotonic() < needed + LINGER):
-            with suppress(psycopg.Error), psycopg.connect(self._url, autocommit=True) as connection:
+            with suppress(psycopg.Error), self._connected() as connection:
                 if self._channel:
                     connection.execute(f"LISTEN {self._channel}")
                 while self._watchers or time.monotonic() < needed + LINGER:
@@ -123,6 +123,9 @@ class Watch:
                     self._look(connection)
                 continue
             time.sleep(POLL)
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self._url, autocommit=True, prepare_threshold=None)  # a pooler may be in between
 
     def _hear(self, connection: psycopg.Connection[Any]) -> None:
         """Wake those of whom there are hints, until it is time for a look at all."""
