@@ -98,14 +98,17 @@ def open_queue(
     name = str(url)
     if name.startswith(("http://", "https://")):
         return _at_server(name, token)
-    if not name.strip() or "\0" in name:
-        raise BadInput(name="url", value=name, remedy="pass the path of a file, ':memory:', or a URL")
+    if not isinstance(url, (str, os.PathLike)) or not name.strip() or "\0" in name:
+        raise BadInput(name="url", value=url, remedy="pass the path of a file, ':memory:', or a URL")
     if name.startswith(("postgres://", "postgresql://")):
         with _lock:
             known = _open.get(name)
             if known is None or known.closed:
                 known = _open[name] = _on_postgres(name, clock)
             return known
+    if re.match(r"\w[\w+.-]+://", name):
+        remedy = "no such store; pass the path of a file, ':memory:', http(s)://… or postgresql://…"
+        raise BadInput(name="url", value=name, remedy=remedy)
     if serve not in ("thread", "process", None):
         raise BadInput(name="serve", value=serve, remedy="pass 'thread', 'process' or None")
     if token is not None:
@@ -123,6 +126,12 @@ def open_queue(
             how = _Opening(path=path, token=token, serve=serve)
             known = _open[path] = _new(path, clock) if clock is not None else how.open()
         return known
+
+
+def check_opened(queue: object) -> None:
+    """Refuse the path or URL of a queue where the queue itself is meant."""
+    if isinstance(queue, (str, os.PathLike)):
+        raise BadInput(name="queue", value=str(queue), remedy="pass open_queue(path)")
 
 
 def reached(path: str, token: str | None = None) -> ReviewQueue | None:

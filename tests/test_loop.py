@@ -438,6 +438,13 @@ def test_a_refused_challenger_is_no_champion_even_if_nothing_is_in_use(folder):
     assert loop.retrain(force=True).challenger.version == "v3"
 
 
+def test_what_is_no_queue_or_no_learner_is_refused_with_the_remedy():
+    with pytest.raises(BadInput, match=r"pass open_queue\(path\)"):
+        Loop("reviews.duckdb", Learner(LogisticRegression()))
+    with pytest.raises(BadInput, match=r"'LogisticRegression': pass Learner\(estimator\)"):
+        Loop(open_queue(":memory:"), LogisticRegression())
+
+
 def test_a_learner_of_other_features_is_refused(folder):
     with pytest.raises(BadInput, match="v1 works on"):
         Loop(

@@ -186,6 +186,10 @@ def test_a_killed_owner_leaves_the_file_free_and_whole(tmp_path):
         "postgresql://host/db?none=1",
         "~nobody-like-that/q",
         "x" * 300,
+        "sqlite:///reviews.db",
+        "duckdb://reviews.duckdb",
+        None,
+        7,
     ],
 )
 def test_what_is_no_path_is_refused(url, tmp_path, monkeypatch):

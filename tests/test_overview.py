@@ -16,7 +16,7 @@ from hitl_nb.display import line
 from hitl_nb.errors import BadInput, StorageFailed
 from hitl_nb.evidence import Certificate, always_valid
 from hitl_nb.loop import Watch
-from hitl_nb.panel import QueueView
+from hitl_nb.panel import QueueView, ReviewPanel
 from hitl_nb.panel.overview import SHARE, pause
 from hitl_nb.queue import Wait
 
@@ -263,6 +263,12 @@ def test_looks_add_no_widget_and_nothing_holds_a_view_that_is_closed(queue, ask)
     gc.collect()
     assert gone() is None
     assert len(ipywidgets.widgets.widget._instances) < widgets
+
+
+def test_a_path_in_place_of_a_queue_is_refused_with_the_remedy():
+    for show in (QueueView, ReviewPanel):
+        with pytest.raises(BadInput, match=r"pass open_queue\(path\)"):
+            show("reviews.duckdb")
 
 
 @pytest.mark.parametrize("every", [0, -1, float("nan"), True, "2", 10**6, None])

@@ -11,7 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hitl_nb.errors import RetrainRunning, plain
+from hitl_nb.connect import check_opened
+from hitl_nb.errors import BadInput, RetrainRunning, plain
 from hitl_nb.learner import Challenger, Learner, ModelStore
 from hitl_nb.learner.models import ModelRecord
 from hitl_nb.loop.background import Retraining
@@ -69,6 +70,9 @@ class Loop:
         floor: float = 0.1, policy: Policy | None = None, every: timedelta | None = None,
         drift: Callable[[], object] | None = None,
     ) -> None:  # fmt: skip
+        check_opened(queue)
+        if not isinstance(learner, Learner):
+            raise BadInput(name="learner", value=type(learner).__name__, remedy="pass Learner(estimator)")
         self.policy, self.every, self.drift = policy, every, drift
         self.queue, self.learner, self.models, self.margin, self.floor = queue, learner, models, margin, floor
         self._refreshing, self._retraining = threading.Lock(), threading.Lock()

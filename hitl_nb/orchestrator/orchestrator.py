@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hitl_nb.connect import open_queue
+from hitl_nb.connect import check_opened, open_queue
 from hitl_nb.errors import BadInput, TaskEscalated, WaitTimeout
 from hitl_nb.orchestrator.route import route_one
 from hitl_nb.policy import Policy
@@ -59,8 +59,7 @@ class Orchestrator:
         if confidence_threshold is not None and policy is not None:
             remedy = "the policy holds its own threshold; pass one of the two"
             raise BadInput(name="confidence_threshold", value=confidence_threshold, remedy=remedy)
-        if isinstance(queue, (str, Path)):
-            raise BadInput(name="queue", value=str(queue), remedy="pass open_queue(path)")
+        check_opened(queue)
         if policy is not None and not isinstance(policy, Policy):
             raise BadInput(name="policy", value=policy, remedy="pass a Policy")
         given = Policy() if confidence_threshold is None else Policy(confidence_threshold)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anywidget
 
+from hitl_nb.connect import check_opened
 from hitl_nb.display import Table, line, table
 from hitl_nb.errors import BadInput, NotAllowed
 from hitl_nb.evidence import always_valid
@@ -177,6 +178,7 @@ class QueueView:
         self, queue: ReviewQueue, every: float = 2.0, *, risk: Callable[[], Any] | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:  # fmt: skip
+        check_opened(queue)
         if isinstance(every, bool) or not isinstance(every, (int, float)) or not 0.1 <= every <= LONGEST:
             raise BadInput(name="every", value=every, remedy=f"pass seconds between two looks, 0.1 to {LONGEST:.0f}")
         self.queue, self._every, self._risk, self._now = queue, float(every), risk, now

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from hitl_nb.connect import check_opened
 from hitl_nb.errors import BadInput
 from hitl_nb.panel.controller import MAX_TOGETHER, Controller
 from hitl_nb.panel.correction import checker
@@ -102,6 +103,7 @@ class ReviewPanel:
         audits: Callable[[], tuple[int, int]] | None = None, keys: Mapping[str, str] | None = None,
         plain: bool = False, now: Callable[[], datetime] = utc_now,
     ) -> None:  # fmt: skip
+        check_opened(queue)
         self._now, self._retrains, self._drawing = now, loop is not None, threading.RLock()
         self._drawn, self._later, self._wanted = 0.0, False, threading.Event()
         self._check = checker(labels, schema, multiple=multiple, new_labels=new_labels)
