@@ -182,6 +182,12 @@ def test_rows_that_a_model_answers_with_nan_come_first():
         (lambda x, y: {"df": x.to_numpy(), "label": "bang"}, "pass a DataFrame"),
         (lambda x, y: {"model": LogisticRegression}, "pass a fitted model"),
         (lambda x, y: {"model": lambda df: [["a", "b"]] * len(df)}, "return an array of shape"),
+        (lambda x, y: {"model": lambda df: np.ones((len(df), 2))}, r"row 0 = \[1.0, 1.0\]: they must add up to 1"),
+        (
+            lambda x, y: {"df": x.assign(p="0.5"), "label": "bang", "confidence": "p"},
+            "no number from 0 to 1, but '0.5'",
+        ),
+        (lambda x, y: {"df": x.assign(p=95.0), "label": "bang", "confidence": "p"}, "no number from 0 to 1, but .*95"),
         (lambda x, y: {"df": pd.concat([x, x[["bang"]]], axis=1), "label": "money"}, "'bang': it is there twice"),
         (
             lambda x, y: {"df": x.assign(**{"1": 0}).assign(**{"b": 1}).rename(columns={"b": 1}), "label": "bang"},
@@ -195,6 +201,12 @@ def test_what_cannot_be_reviewed_is_refused_with_the_remedy(spam, change, says):
     x, y, _ = spam
     with pytest.raises(BadInput, match=says):
         review(**{"df": x, **change(x, y)})
+
+
+def test_probabilities_may_be_rounded_and_unknown():
+    said = [[0.33, 0.33, 0.33], [np.nan] * 3]
+    handle = review(pd.DataFrame({"text": ["a", "b"]}), lambda df: said, labels=["x", "y", "z"])
+    assert handle.panel.view.total == 2
 
 
 def test_a_model_that_was_not_fitted_says_so(spam):

@@ -21,6 +21,8 @@ from hitl_nb.task import Reviewer
 
 #: probabilities kept with each row
 MAX_PROBABILITIES = 10
+#: how far the probabilities of a row may be from 1 together, as they may have been rounded
+UNROUND = 0.05
 #: rows stored at once, of a new table and of one that a file may know; the panel shows after the first step
 STEP, KNOWN_STEP = 10_000, 2_000
 #: columns that the answers fill, and their types
@@ -176,7 +178,7 @@ def _check(df: Any, model: Any, label: str | None, confidence: str | None, n: An
         raise BadInput(name="df", value=type(df).__name__, remedy="pass a DataFrame, one row an item")
     if (model is None) == (label is None) or (model is not None and confidence is not None):
         remedy = "pass a fitted model, or the columns label= and confidence= that hold its answers"
-        raise BadInput(name="model", value=type(model).__name__, remedy=remedy)
+        raise BadInput(name="model", value=model if model is None else type(model).__name__, remedy=remedy)
     for column in {label, confidence} - {None} - set(df.columns):
         raise BadInput(name="column of df", value=column, remedy=f"there are {', '.join(map(str, df.columns))}")
     for column in set(ANSWERS) & set(df.columns):
@@ -189,8 +191,13 @@ def _check(df: Any, model: Any, label: str | None, confidence: str | None, n: An
 def _by_columns(df: pd.DataFrame, label: str | None, confidence: str | None) -> tuple[list[Any] | None, list[Any]]:
     said = df[label].astype(object).tolist()
     sure = [None] * len(df) if confidence is None else df[confidence].astype(object).tolist()
+    predictions = [_prediction(a, b) for a, b in zip(said, sure, strict=True)]
     distinct = df[label].dropna().unique().tolist()
-    return distinct if 1 < len(distinct) <= 200 else None, [_prediction(a, b) for a, b in zip(said, sure, strict=True)]
+    if confidence is not None and df[confidence].notna().any() and all(p["confidence"] is None for p in predictions):
+        first = df[confidence].dropna().iloc[0]
+        remedy = f"it holds no number from 0 to 1, but {first!r}; convert it, or leave confidence= out"
+        raise BadInput(name="column of df", value=confidence, remedy=remedy)
+    return distinct if 1 < len(distinct) <= 200 else None, predictions
 
 
 def _by_model(df: pd.DataFrame, model: Any, labels: Sequence[Any] | None) -> tuple[Any, list[Any]]:
@@ -206,6 +213,10 @@ def _by_model(df: pd.DataFrame, model: Any, labels: Sequence[Any] | None) -> tup
     if p.ndim != 2 or len(p) != len(df) or (known is not None and len(known) != p.shape[1]):
         remedy = f"return an array of shape ({len(df)}, labels), and pass labels= in the order of its columns"
         raise BadInput(name="probabilities of the model", value=p.shape, remedy=remedy)
+    if len(odd := np.flatnonzero(abs(p.sum(axis=1) - 1) > UNROUND)):  # unknown ones (NaN) are no error
+        remedy = "they must add up to 1; of scores make them by scipy.special.softmax(scores, axis=1)"
+        value = p[odd[0], :MAX_PROBABILITIES].tolist()
+        raise BadInput(name=f"probabilities of row {odd[0]}", value=value, remedy=remedy)
     names = list(range(p.shape[1])) if known is None else np.asarray(known).tolist()
     order = np.argsort(-p, axis=1, kind="stable")[:, :MAX_PROBABILITIES]
     shares = np.take_along_axis(p, order, axis=1)
