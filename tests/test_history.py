@@ -106,11 +106,11 @@ def test_labels_of_another_type_than_the_predictions_are_refused():
 
 
 def test_a_column_that_is_missing_is_named():
-    with pytest.raises(BadInput, match="has no column 'confidence'"):
+    with pytest.raises(BadInput, match="has no column 'confidence'; rename yours to confidence"):
         read({"wrong": [True]})
     with pytest.raises(BadInput, match="has no column 'label'"):
         read({"confidence": [0.5], "prediction": ["a"]})
-    with pytest.raises(BadInput, match="pass a DataFrame"):
+    with pytest.raises(BadInput, match=r"pass a DataFrame, such as queue\.history\(\)"):
         read(7)
 
 

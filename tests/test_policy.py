@@ -1143,6 +1143,8 @@ def test_a_share_is_a_number_from_zero_to_one(what, value):
         {"seed": 0.5},
         {"seed": True},
         {"rules": ("amount",)},
+        {"rules": FieldAbove(field="x", bound=1)},
+        {"escalation": "law"},
         {"rules": (Flag,)},
         {"rules": (FieldAbove(field="x", bound=1), FieldAbove(field="x", bound=1.0))},
         {"rules": (Flag(flag="regulated", says="?"),)},

@@ -175,6 +175,11 @@ def test_a_rule_whose_field_is_missing_is_named_with_it(policy, rule, field):
         replay(policy, ROWS)
 
 
+def test_a_policy_as_a_dict_is_refused_with_the_remedy():
+    with pytest.raises(BadInput, match=r"pass a Policy; Policy\.from_dict"):
+        replay({"confidence_threshold": 0.9}, ROWS)
+
+
 def test_a_certificate_for_any_model_needs_none():
     assert replay(Policy(KEPT), ROWS).automatic.tolist() == [True, False]
 

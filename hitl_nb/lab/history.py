@@ -172,7 +172,8 @@ def read(history: pd.DataFrame | Mapping[str, Any] | History) -> History:
     try:
         frame = pd.DataFrame(history)
     except (ValueError, TypeError) as error:
-        raise BadInput(name="history", value=type(history).__name__, remedy=f"pass a DataFrame ({error})") from None
+        remedy = f"pass a DataFrame, such as queue.history() ({error})"
+        raise BadInput(name="history", value=type(history).__name__, remedy=remedy) from None
     if frame.columns.has_duplicates:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise BadInput(name="history", value=twice, remedy="is the name of two columns; leave one out")
@@ -218,7 +219,7 @@ def _column(frame: pd.DataFrame, name: str) -> Floats:
     import pandas as pd
 
     if name not in frame:
-        raise BadInput(name="history", value=sorted(map(str, frame.columns))[:20], remedy=f"has no column {name!r}")
+        raise _lacks(frame, name)
     given = frame[name]
     plain, truth = given, name in _FLAGS
     if given.dtype.kind not in ("biuf" if truth else "iuf"):  # of other types each value is looked at
@@ -254,6 +255,11 @@ def _ascending(ids: pd.Series[Any]) -> bool:
     return bool(pc.all(pc.less(found[:-1], found[1:]), skip_nulls=False).as_py())
 
 
+def _lacks(frame: pd.DataFrame, name: str) -> BadInput:
+    remedy = f"has no column {name!r}; rename yours to confidence (0 to 1), and wrong, or prediction and label"
+    return BadInput(name="history", value=sorted(map(str, frame.columns))[:20], remedy=remedy)
+
+
 def _refuse(name: str, given: pd.Series[Any], odd: Bools, remedy: str) -> None:
     if odd.any():
         row = int(np.flatnonzero(odd)[0])
@@ -265,7 +271,7 @@ def _wrong(frame: pd.DataFrame) -> Floats:
         return _flags(frame, "wrong")
     for name in ("prediction", "label"):
         if name not in frame:
-            raise BadInput(name="history", value=sorted(map(str, frame.columns))[:20], remedy=f"has no column {name!r}")
+            raise _lacks(frame, name)
     both = (frame["prediction"], frame["label"])
     said, label = (one.astype(object) if one.dtype == "category" else one for one in both)  # categories may differ
     known = (said.notna() & label.notna()).to_numpy(bool)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hitl_nb.display import Shows, Table, line, table
-from hitl_nb.errors import EvidenceError
+from hitl_nb.errors import BadInput, EvidenceError
 from hitl_nb.evidence import Interval, clopper_pearson
 from hitl_nb.evidence.check import within
 from hitl_nb.lab.history import Bools
@@ -243,6 +243,8 @@ def judge(
 ) -> tuple[Bools, Outcome]:
     """Return what goes through under a policy, and what comes of it; see `replay`."""
     within("level", level, 0.5, inside=True)
+    if not isinstance(policy, Policy):
+        raise BadInput(name="policy", value=policy, remedy="pass a Policy; Policy.from_dict makes one of a dict")
     automatic = logged.passes(policy)
     work = workload(policy, logged, staff, seed=seed) if _waits(prices) else None
     audits = policy.audit_rate * int(automatic.sum())

@@ -75,6 +75,9 @@ class Policy(Shows):
     label_thresholds: Mapping[Any, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for what in ("rules", "escalation"):
+            if not isinstance(getattr(self, what), (tuple, list)):
+                raise BadInput(name=what, value=getattr(self, what), remedy="pass a tuple, also of one: (one,)")
         _freeze(self, rules=tuple(self.rules), escalation=tuple(self.escalation))
         if not isinstance(self.confidence_threshold, Certificate):
             _freeze(self, confidence_threshold=_share("confidence_threshold", self.confidence_threshold))
