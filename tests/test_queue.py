@@ -1139,6 +1139,14 @@ def test_an_explanation_names_reason_value_bound_policy_model_reviewer_and_times
         assert word in said
 
 
+def test_an_explanation_says_a_bound_once(queue):
+    policy = Policy(0.85, rules=(FieldAbove(field="amount", bound=50),), audit_rate=0)
+    found = Orchestrator(queue=queue, policy=policy).process({"amount": 60}, {"label": "ok", "confidence": 0.62})
+    assert queue.explain(found["task_id"]).splitlines()[1:3] == [
+        "Reason: amount 60 > 50", "Reason: Low confidence: 0.62 (bound 0.85)"
+    ]  # fmt: skip
+
+
 def test_every_move_is_explained_in_words(queue, ask, clock):
     task = ask(deadline=timedelta(hours=1), escalation=["law"])
     clock.forward(hours=2)

@@ -289,7 +289,8 @@ def explain(tx: Transaction, task_id: str) -> str:
 
 def _origin(row: TaskRow, found: Mapping[str, Any]) -> list[str]:
     reasons = load_reasons(row.reasons, dict(found), row.confidence)
-    lines = [f"Reason: {r.text}" + (f" (bound {r.bound})" if r.bound is not None else "") for r in reasons]
+    bounds = ["" if r.bound is None or "{bound}" in r.says else f" (bound {r.bound})" for r in reasons]
+    lines = [f"Reason: {r.text}{bound}" for r, bound in zip(reasons, bounds, strict=True)]
     confidence = "unknown" if row.confidence is None else f"{row.confidence:.4g}"
     lines.append(f"Model {row.model or 'not named'}, confidence {confidence}, policy {row.policy or 'none'}.")
     return lines if reasons else ["No rule asked for a person.", *lines]
