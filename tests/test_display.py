@@ -380,5 +380,5 @@ def test_rows_that_no_longer_stand_are_counted():
 
 
 def test_a_report_in_a_sentence_stays_one():
-    assert str(report()) == "v2 from 412 rows: promote: the first model (look 1)"
+    assert str(report()) == "v2 from 412 rows: in use, as the first model"
     assert isinstance(report()._table(), Table)

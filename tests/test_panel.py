@@ -547,7 +547,7 @@ def test_a_retrain_runs_beside_the_reviews(press, looped, click):
         panel.correct("high" if i > 9 else "low")
     click(panel, "retrain")
     assert retrained(panel).state == "done"
-    assert "promote: the first model" in panel.plain._retrained.value
+    assert "in use, as the first model" in panel.plain._retrained.value
     assert looped.learner.champion is not None
 
 

@@ -46,7 +46,8 @@ class RetrainReport(Shows):
         made = f"{self.challenger.version} from {self.challenger.n_rows} rows"
         old = f"; the model in use learned from {len(self.outdated)} rows that no longer stand" if self.outdated else ""
         after = f"; {self.reordered}" if self.reordered else ""
-        return f"{made}: {self.comparison or 'promote: the first model'} (look {self.looks}){old}{after}"
+        found = f"{self.comparison} (look {self.looks})" if self.comparison else "in use, as the first model"
+        return f"{made}: {found}{old}{after}"
 
     @property
     def frame(self) -> pd.DataFrame:
