@@ -1,8 +1,11 @@
 """The documentation is built, and every block of Python in it runs."""
 
 import argparse
+import json
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -20,6 +23,12 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 RUNNING = [page for page in PAGES if "```python\n" in page.read_text("utf-8")]
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +114,17 @@ def test_every_block_runs(page, tmp_path, monkeypatch, request):
         document.namespace["url"] = request.getfixturevalue("postgres")
     for block in document.examples():
         block.evaluate()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the page is about curl, which is not there")
+def test_the_calls_of_a_program_run_as_they_stand(tmp_path):
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (DOCS / "how-to" / "programs.md").read_text("utf-8"), re.M | re.S)
+    script = "set -e -m\ntrap 'kill %1' ERR\n" + "".join(blocks).replace("8000", str(free_port()))
+    script = script.replace("hitl-nb serve", "timeout 100 hitl-nb serve")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads((tmp_path / "answer.json").read_text("utf-8"))["answer"] == {"label": "spam"}
+    assert "/review/queue" in json.loads((tmp_path / "openapi.json").read_text("utf-8"))["paths"]
