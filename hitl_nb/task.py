@@ -166,7 +166,13 @@ def _number(value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reviewer:
-    """Who answers."""
+    """Who answers: an ``id``, the ``expertise`` beside what anyone may judge, and ``roles``.
+
+    A ``reviewer`` answers, an ``adjudicator`` settles disputes.
+
+    >>> Reviewer(id="ada", expertise=("law",), roles=("reviewer", "adjudicator")).adjudicates
+    True
+    """
 
     #: id, as it stands in the log
     id: str

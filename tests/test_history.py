@@ -76,7 +76,7 @@ def test_labels_serve_where_nothing_says_wrong():
         ({"wrong": [True], "review_probability": [0.0]}, "review_probability in row 0 = 0.0: cannot be"),
         ({"wrong": [True], "review_probability": [None]}, "review_probability in row 0"),
         ({"wrong": [None], "review_probability": [1.5]}, "review_probability in row 0"),
-        ({"hard": ["False"]}, "hard in row 0 = 'False': is no number"),
+        ({"hard": ["False"]}, "hard in row 0 = 'False': must be True, False or missing"),
         ({"audit_uniform": ["x"]}, "audit_uniform in row 0 = 'x': is no number"),
         ({"audit_probability": [1.5]}, "audit_probability in row 0"),
         ({"task_id": ["a", "a"]}, "task_id = 'a': stands there twice"),

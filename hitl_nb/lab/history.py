@@ -148,9 +148,9 @@ def read(history: pd.DataFrame | Mapping[str, Any] | History) -> History:
     history
         What ``queue.history()`` returns, or a frame (or a dict of columns) of your own with ``confidence`` and either
         ``wrong`` or both ``prediction`` and ``label``; NA in ``wrong`` or ``label`` is a row that nobody judged.
-        Without ``review_probability`` every row must be judged. Answers that wait still, to a rule or to an audit that
-        ``audit_uniform`` below ``audit_probability`` says was drawn, lower the chance of the rows that had the same:
-        what is said holds if those that wait are like those that were judged.
+        ``review_probability`` is how likely a row was to be judged, 0 to 1; without it every row must be. Answers that
+        wait still, to a rule or to an audit that ``audit_uniform`` below ``audit_probability`` says was drawn, lower
+        the chance of the rows that had the same: what is said holds if those that wait are like those that were judged.
 
     Raises
     ------
@@ -225,8 +225,9 @@ def _column(frame: pd.DataFrame, name: str) -> Floats:
     if given.dtype.kind not in ("biuf" if truth else "iuf"):  # of other types each value is looked at
         odd = given.map(lambda value: isinstance(value, (str, bytes)) or (not truth and isinstance(value, bool)))
         plain = given.mask(odd.astype(bool))
+    odd_says = "must be True, False or missing" if truth else "is no number"
     found = pd.to_numeric(plain, errors="coerce").astype("Float64")
-    _refuse(name, given, (given.notna() & found.isna()).to_numpy(bool), "is no number")
+    _refuse(name, given, (given.notna() & found.isna()).to_numpy(bool), odd_says)
     return np.asarray(found.to_numpy(np.float64, na_value=np.nan), dtype=np.float64)
 
 
@@ -299,6 +300,7 @@ def _probability(frame: pd.DataFrame, wrong: Floats) -> Floats:
         what = (
             f"{n:,} rows have no label, and no review_probability says how likely each was to get one; add that column"
         )
+        what += " (1 where all are judged, 0.1 where a random tenth is, 0 where none is)"
         raise EvidenceError(what=what)
     found = _shares(frame, "review_probability")
     given = frame["review_probability"]

@@ -112,7 +112,14 @@ def _is(value: object, number: int) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FieldAbove:
-    """A numeric field above a bound asks for a person; so does one that is missing or no finite number."""
+    """A numeric field above a bound asks for a person; so does one that is missing or no finite number.
+
+    ``field`` is of the input, or ``prediction.<name>``; ``bound``, in its unit, is the largest value that needs nobody;
+    only who has the ``expertise`` may judge what it sends, None: anyone.
+
+    >>> FieldAbove(field="amount", bound=1000).name
+    'amount above 1000'
+    """
 
     #: input field, or ``prediction.<name>``
     field: str

@@ -337,7 +337,7 @@ class ReviewQueue(Shows, Tokens):
         return self.store.backlog.wait(expertise, least, self.store.now)
 
     def history(self, inputs: bool = False) -> pd.DataFrame:
-        """Return a line a task: its answer, and ``wrong``, of an audit by its first answer; ``inputs`` adds scalars."""
+        """Return a line a task, for `lab.read`; ``wrong`` of audits by their first answer; ``inputs`` adds scalars."""
         return self._read(lambda tx: history.history(tx, inputs))
 
     def training_frame(self, as_of: datetime | None = None) -> pd.DataFrame:
