@@ -781,7 +781,7 @@ def test_numbers_of_any_width_come_into_their_columns(postgres):
 def test_a_password_stands_in_no_name_and_no_error(postgres):
     with open_queue(postgres) as queue:
         assert "options" not in repr(queue)
-    with pytest.raises(StorageFailed) as wrong:
+    with pytest.raises(StorageFailed, match="see whether the server runs and lets this user in") as wrong:
         open_queue("postgresql://ann:secret@127.0.0.1:1/none?connect_timeout=1")
     assert "secret" not in str(wrong.value)
     for url in ("ann:secret@host/?nonsense=1", "ann:a@secret@host/x", "ann:1/secret@host/x", "ann:secret/1@host/x"):

@@ -91,7 +91,8 @@ class PostgresStore:
         except BaseException as error:
             self._pool.close()
             if isinstance(error, psycopg.OperationalError):
-                raise StorageFailed(reason=f"{self.name} cannot be opened: {_first(error)}") from None
+                remedy = "see whether the server runs and lets this user in"
+                raise StorageFailed(reason=f"{self.name} cannot be opened: {_first(error)}: {remedy}") from None
             raise
 
     @staticmethod
