@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -189,7 +189,7 @@ class PostgresStore:
     def _stored(
         self, connection: psycopg.Connection[Any], work: Callable[[Transaction], T], staged: list[str]
     ) -> tuple[T, Any]:
-        with self._engine(connection, True) as engine:
+        with closing(self._engine(connection, True)) as engine:
             engine.staged = staged
             tx = PostgresTransaction(engine, self._hear, self._lazy(), IDLE)
             result = work(tx)

@@ -99,10 +99,7 @@ class PostgresEngine:
             if not skips:
                 self._locks["claimable"] = self._locks["claim_first"] = ""  # locked and looked at again after
 
-    def __enter__(self) -> PostgresEngine:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         """Leave the connection with nothing under way."""
         if self._aside is not None:
             self._aside.shutdown()

@@ -109,10 +109,13 @@ class Watch:
         connection.execute(dialect("hint"), {"channel": self._channel, "tasks": " ".join(ids)})
 
     def _listen(self) -> None:
-        """Hear what other processes changed, and look at what is watched each second."""
+        """Hear what other processes changed, and look at what is watched each second; a pooler may be in between."""
         needed = time.monotonic()
         while not self._over("listens", self._watchers or time.monotonic() < needed + LINGER):
-            with suppress(psycopg.Error), self._connected() as connection:
+            with (
+                suppress(psycopg.Error),
+                psycopg.connect(self._url, autocommit=True, prepare_threshold=None) as connection,
+            ):
                 if self._channel:
                     connection.execute(f"LISTEN {self._channel}")
                 while self._watchers or time.monotonic() < needed + LINGER:
@@ -123,9 +126,6 @@ class Watch:
                     self._look(connection)
                 continue
             time.sleep(POLL)
-
-    def _connected(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self._url, autocommit=True, prepare_threshold=None)  # a pooler may be in between
 
     def _hear(self, connection: psycopg.Connection[Any]) -> None:
         """Wake those of whom there are hints, until it is time for a look at all."""
