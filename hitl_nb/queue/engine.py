@@ -14,9 +14,11 @@ from hitl_nb.queue.file import dialect
 from hitl_nb.queue.store import changes, reads
 
 #: rows up to which parameters are faster than an Arrow batch
-FEW = 16
+FEW = 3
 #: a table with the columns that are written
 Place = tuple[str, tuple[str, ...]]
+#: named statements, parsed once for all connections: a reader has a connection of its own for each call
+_parsed: dict[str, duckdb.Statement] = {}
 
 
 class DuckDBEngine:
@@ -29,15 +31,14 @@ class DuckDBEngine:
         self.connection = connection
         self._waiting: dict[Place, list[Sequence[Any]]] = {}
         self._appenders: dict[Place, Any] = {}
-        self._parsed: dict[str, Any] = {}
         self._begun = False
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """Run a named statement and return its rows."""
         self._prepare(statement)
-        if statement not in self._parsed:
-            [self._parsed[statement]] = self.connection.extract_statements(dialect(statement))
-        return self.connection.execute(self._parsed[statement], _all_bound(values)).fetchall()
+        if statement not in _parsed:
+            [_parsed[statement]] = self.connection.extract_statements(dialect(statement))
+        return self.connection.execute(_parsed[statement], _all_bound(values)).fetchall()
 
     def arrow(self, statement: str, given: pa.Table | None = None, **values: Any) -> pa.Table:
         """Run a named statement and return an Arrow table; it finds rows of the caller's as the table ``given``."""
