@@ -90,7 +90,7 @@ def parse(text: str) -> Any:
     {'x': [1, 2.5, None]}
     """
     try:
-        return _decode(_load(text))
+        return _decode(load(text))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         remedy = f"this is no canonical text ({error}); restore it from a backup"
         raise BadInput(name="stored text", value=text, remedy=remedy) from None
@@ -175,7 +175,8 @@ def _no_json(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
 
 
-_load = json.JSONDecoder(parse_constant=_no_json).decode
+#: what a JSON text holds; NaN and infinities are no JSON
+load = json.JSONDecoder(parse_constant=_no_json).decode
 
 
 def _decode(value: Any) -> Any:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import timedelta
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -189,13 +190,16 @@ def told_blind(task: ReviewTask) -> ReviewTask:
 
 def _bound(call: str, args: Sequence[Any], more: Mapping[str, Any]) -> inspect.BoundArguments:
     """Return the arguments of a call by name, without the queue itself."""
-    if call == "now":
-        return inspect.Signature().bind(*args, **more)
-    signature = inspect.signature(getattr(ReviewQueue, call))
     try:
-        return signature.replace(parameters=list(signature.parameters.values())[1:]).bind(*args, **more)
+        return _signature(call).bind(*args, **more)
     except TypeError as error:
         raise BadInput(name="arguments", value=call, remedy=f"{error}; use the same version on both") from None
+
+
+@cache
+def _signature(call: str) -> inspect.Signature:
+    found = getattr(ReviewQueue, call)
+    return inspect.signature(getattr(found, "fget", found).__get__(ReviewQueue))  # of a property: of what it calls
 
 
 def _person(token: Token, named: Any) -> Any:

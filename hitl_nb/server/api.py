@@ -89,7 +89,7 @@ def _json(value: Any) -> Any:
         return [_json(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Mapping) and None in value:
+    if isinstance(value, dict) and None in value:
         value = {"" if key is None else key: item for key, item in value.items()}
     return encode(value, "answer", 0)
 

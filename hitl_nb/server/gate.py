@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 import traceback
@@ -14,6 +13,7 @@ from anyio.to_thread import run_sync
 from starlette.routing import Match, Router
 
 from hitl_nb.errors import BadInput, HitlError, OwnerFailed, ServerBusy, TokenRefused, TooLarge, TooSlow
+from hitl_nb.payload import load
 from hitl_nb.queue import ReviewQueue, wire
 from hitl_nb.queue.token import Token
 from hitl_nb.server.access import ROUTES, check
@@ -174,12 +174,8 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 def _check_json(data: bytes) -> None:
     """Refuse what is no JSON before it is looked at in any other way."""
     try:
-        json.loads(data.decode(), parse_constant=_no_json)
+        load(data.decode())
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)[:80]
         remedy = f"this is no JSON ({reason}); send UTF-8 JSON as /openapi.json says"
         raise BadInput(name="body", value=f"{len(data)} bytes", remedy=remedy) from None
-
-
-def _no_json(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
