@@ -132,6 +132,20 @@ def test_calls_that_wait_share_a_commit(monkeypatch, tmp_path):
         assert queue.verify() == []
 
 
+def test_who_reads_among_them_divides_no_commit_and_sees_it(monkeypatch, tmp_path):
+    with open_queue(tmp_path / "q.duckdb", serve=None) as queue:
+        commits, commit = [], queue.store._commit
+        with Held(queue) as held:
+            monkeypatch.setattr(
+                queue.store, "_commit", lambda units, behind: (commits.append(units), commit(units, behind))
+            )
+            calls = [held.call(call, queue) for _ in range(4) for call in (put, type(queue).stats)]
+            held.free.set()
+            found = [call.result(30) for call in calls]
+    assert [len(units) for units in commits] == [4]
+    assert [stats.total for stats in found[1::2]] == [4] * 4
+
+
 def test_one_that_is_refused_stops_no_other_in_its_commit():
     with open_queue(":memory:") as queue:
         task = put(queue)

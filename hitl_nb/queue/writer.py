@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from queue import Empty, SimpleQueue
@@ -59,7 +60,7 @@ class Job:
 
 
 class Writer:
-    """Hands jobs to one thread in the order in which they come.
+    """Hands jobs to one thread: those that share a commit together, before those that came among them and stand alone.
 
     Parameters
     ----------
@@ -107,12 +108,12 @@ def rest(seconds: float = 5.0) -> None:
 
 
 def _run(jobs: SimpleQueue[Job | None], weak: weakref.WeakMethod[Callable[[list[Job]], None]]) -> None:
-    following: list[Job | None] = []
+    following: deque[Job | None] = deque()
     together, took = 1, 0.0
-    while (job := following.pop() if following else jobs.get()) is not None:
+    while (job := following.popleft() if following else jobs.get()) is not None:
         _linger(jobs, together - 1 if job.shared else 0, took)
         started = time.monotonic()
-        batch, following = _batch(job, jobs)
+        batch = _batch(job, jobs, following)
         serve = weak()
         if serve is None:
             return
@@ -134,15 +135,16 @@ def _linger(jobs: SimpleQueue[Job | None], others: int, most: float) -> None:
         time.sleep(LINGER / 50)
 
 
-def _batch(first: Job, jobs: SimpleQueue[Job | None]) -> tuple[list[Job], list[Job | None]]:
-    """Return jobs that share a commit, and the one after them if it was taken from the line already."""
+def _batch(first: Job, jobs: SimpleQueue[Job | None], following: deque[Job | None]) -> list[Job]:
+    """Return jobs that share a commit; what came among them and shares none is put to those that follow."""
     batch = [first]
-    while first.shared and len(batch) < MOST_IN_A_BATCH:
+    while first.shared and len(batch) < MOST_IN_A_BATCH and None not in following:
         try:
             job = jobs.get_nowait()
         except Empty:
             break
-        if job is None or not job.shared:
-            return batch, [job]
-        batch.append(job)
-    return batch, []
+        if job is not None and job.shared:
+            batch.append(job)
+        else:
+            following.append(job)
+    return batch
