@@ -85,8 +85,8 @@ class PostgresStore:
             with _told(), psycopg.connect(self._url) as connection:
                 self._direct = is_direct(connection)
                 make(connection, self.name)
-                channel = self._channel_of(connection) if notifies else None
-            self._watch = Watch(self._url, channel, self._with)
+                [(channel,)] = connection.execute("SELECT 'hitl_nb_' || md5(current_schema())").fetchall()
+            self._watch = Watch(self._url, channel if notifies else None, self._with)
             self._pool.open()
         except BaseException as error:
             self._pool.close()
@@ -94,11 +94,6 @@ class PostgresStore:
                 remedy = "see whether the server runs and lets this user in"
                 raise StorageFailed(reason=f"{self.name} cannot be opened: {_first(error)}: {remedy}") from None
             raise
-
-    @staticmethod
-    def _channel_of(connection: psycopg.Connection[Any]) -> str:
-        [(schema,)] = connection.execute("SELECT md5(current_schema())").fetchall()
-        return f"hitl_nb_{schema}"
 
     def _configure(self, connection: psycopg.Connection[Any]) -> None:
         connection.adapters.register_loader("uuid", TextLoader)  # as everybody takes them
@@ -177,14 +172,10 @@ class PostgresStore:
                 self._follow(done[1])
                 return done[0]
         finally:
-            self._drop(staged)
+            if staged:  # and what killed processes left
+                with suppress(Exception), self._connection(False) as connection:
+                    sweep(connection)
         raise StorageFailed(reason=f"others got in the way {TRIES} times; try again")
-
-    def _drop(self, staged: list[str]) -> None:
-        """Drop tables that rows of a batch came in, and those of killed processes."""
-        if staged:
-            with suppress(Exception), self._connection(False) as connection:
-                sweep(connection)
 
     def _stored(
         self, connection: psycopg.Connection[Any], work: Callable[[Transaction], T], staged: list[str]
@@ -219,11 +210,8 @@ class PostgresStore:
 
     def read(self, work: Callable[[Transaction], T], *, search: bool = True) -> T:
         """Run a unit of work on a snapshot; it holds nobody up."""
-
-        def look(connection: psycopg.Connection[Any]) -> T:
-            return work(PostgresTransaction(self._engine(connection, False), self._hear, self._lazy()))
-
-        return self._with(look, reads=True)
+        begun = lambda c: PostgresTransaction(self._engine(c, False), self._hear, self._lazy())  # noqa: E731
+        return self._with(lambda c: work(begun(c)), reads=True)
 
     def _lazy(self) -> Backlog:
         return self._known[1] if self._known else Backlog()
