@@ -210,8 +210,8 @@ class PostgresStore:
 
     def read(self, work: Callable[[Transaction], T], *, search: bool = True) -> T:
         """Run a unit of work on a snapshot; it holds nobody up."""
-        begun = lambda c: PostgresTransaction(self._engine(c, False), self._hear, self._lazy())  # noqa: E731
-        return self._with(lambda c: work(begun(c)), reads=True)
+        hear, known = self._hear, self._lazy()
+        return self._with(lambda c: work(PostgresTransaction(self._engine(c, False), hear, known)), reads=True)
 
     def _lazy(self) -> Backlog:
         return self._known[1] if self._known else Backlog()
