@@ -16,7 +16,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from hitl_nb.errors import BadInput, FitFailed
 from hitl_nb.lab import Certified, Fixed, Simulation, simulate
-from hitl_nb.learner import STRATEGIES
+from hitl_nb.learner import STRATEGIES, Learner
 from hitl_nb.shipped import load_spam
 
 X, Y = load_breast_cancer(return_X_y=True, as_frame=True)
@@ -280,7 +280,7 @@ def digits(**options):
     found = load_digits()
     return simulate(
         found.data[:900, 8:56] / 16, found.target[:900], estimator=LogisticRegression(max_iter=300), initial=100,
-        audits=0.05, progress=False, **options,
+        audits=0.05, progress=False, strategies=["margin", "random"], **options,
     )  # fmt: skip
 
 
@@ -364,3 +364,8 @@ def test_pipelines_frames_with_text_labels_and_arrays_run():
 def test_what_cannot_be_simulated_is_named(options, message):
     with pytest.raises(BadInput, match=message):
         simulate(**{"X": X, "y": Y, **SMALL, **options})
+
+
+def test_by_default_what_a_loop_asks_is_compared_with_chance():
+    found = simulate(X, Y, **SMALL).frame
+    assert set(found["strategy"]) == {Learner(GaussianNB()).strategy, "random"}

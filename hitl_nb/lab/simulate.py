@@ -140,7 +140,7 @@ def _answers(learner: Learner, X: Any, labels: NDArray[Any], at: NDArray[np.intp
 
 
 def simulate(
-    X: Any, y: ArrayLike, *, estimator: Any, strategies: Sequence[str | Strategy] = ("margin", "random"),
+    X: Any, y: ArrayLike, *, estimator: Any, strategies: Sequence[str | Strategy] = ("exploring_margin", "random"),
     weightings: Sequence[str | Weighting] = ("ones",), rules: Mapping[str, ThresholdRule] | None = None,
     reviewer_error: Sequence[float] = (0.0,), seeds: int | Sequence[int] = 10, initial: int = 50, batch: int = 25,
     budget: int = 200, test: float = 0.3, audits: float = 0.2, error_cost: float = 20.0, level: float = 0.95,
