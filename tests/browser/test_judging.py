@@ -153,7 +153,7 @@ def test_a_decision_lands_while_a_model_is_trained(book, panel, tmp_path):
     panel.judge("Reject", 8)
     panel.says("^running", box="Retrain")
     gate.touch()
-    panel.says("^done .*promote", box="Retrain")
+    panel.says("^done .*in use, as the first model", box="Retrain")
     assert book.ask("len(queue.history().dropna(subset=['outcome']))") == 8
 
 
