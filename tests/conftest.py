@@ -3,7 +3,7 @@
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from uuid import uuid4
@@ -59,6 +59,19 @@ def pytest_collection_modifyitems(items):
     items[:] = [item for item in items if not _elsewhere(item) or getattr(item.module, "EVERYWHERE", False)]
 
 
+def pytest_xdist_make_scheduler(config, log):
+    """Give the tests with a browser to one worker: each that has some of them starts a browser and a JupyterLab."""
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "browser" if nodeid.startswith("tests/browser/") else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
+
 def _elsewhere(item):
     where = item.callspec.params.get("queue") if hasattr(item, "callspec") else None
     return where not in (None, ":memory:", "file")
@@ -87,10 +100,23 @@ def new_schema(server):
     return f"{uri}{'&' if '?' in uri else '?'}options=-csearch_path%3D{name}"
 
 
+@contextmanager
+def schema(server):
+    """Give the URL of an empty schema that goes afterwards: who stores a frame reads of every table that there is."""
+    import psycopg
+
+    url = new_schema(server)
+    yield url
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET lock_timeout = '10s'")  # somebody has a transaction open
+        connection.execute("DO $$ BEGIN EXECUTE format('DROP SCHEMA %I CASCADE', current_schema()); END $$")
+
+
 @pytest.fixture
 def postgres():
     """Return the URL of an empty schema in a real server."""
-    return new_schema(postgres_server())
+    with schema(postgres_server()) as url:
+        yield url
 
 
 def nightly(where):
@@ -105,12 +131,13 @@ WHERE = [":memory:", "file", nightly("http"), "service", "postgres", "postgres-p
 @pytest.fixture(params=WHERE)
 def queue(request, tmp_path, clock):
     """Return a queue, wherever it may be."""
-    url = ":memory:" if request.param == ":memory:" else tmp_path / "reviews.duckdb"
-    if request.param.startswith("postgres"):
-        url = new_schema(postgres_server())
-    if request.param == "postgres-plain":
-        url += "&hitl_skip_locked=off&hitl_notify=off"
-    with open_queue(url, clock=clock) as opened:
+    with ExitStack() as stack:
+        url = ":memory:" if request.param == ":memory:" else tmp_path / "reviews.duckdb"
+        if request.param.startswith("postgres"):
+            url = stack.enter_context(schema(postgres_server()))
+        if request.param == "postgres-plain":
+            url += "&hitl_skip_locked=off&hitl_notify=off"
+        opened = stack.enter_context(open_queue(url, clock=clock))
         if request.param in (":memory:", "file", "postgres", "postgres-plain"):
             yield opened
             return

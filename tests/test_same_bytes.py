@@ -94,7 +94,7 @@ WAYS = (one_by_one, at_once)
 predictions_of = st.sampled_from(
     ["label", "confidence", "model", "is_anomalous", "regulated", "irreversible", "probabilities", "$model", 'say "x"']
 )
-slow = settings(max_examples=25, suppress_health_check=list(HealthCheck))
+slow = settings(max_examples=15, suppress_health_check=list(HealthCheck))
 many = settings(max_examples=250, suppress_health_check=list(HealthCheck))
 
 
