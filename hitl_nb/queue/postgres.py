@@ -92,7 +92,7 @@ class PostgresStore:
             self._pool.close()
             if isinstance(error, psycopg.OperationalError):
                 remedy = "see whether the server runs and lets this user in"
-                raise StorageFailed(reason=f"{self.name} cannot be opened: {_first(error)}: {remedy}") from None
+                raise StorageFailed(reason=f"{self.name} cannot be opened ({_first(error)}); {remedy}") from None
             raise
 
     def _configure(self, connection: psycopg.Connection[Any]) -> None:

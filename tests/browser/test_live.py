@@ -448,7 +448,8 @@ def test_five_hundred_decisions_add_no_widget(open_notebook, live):
     live.counts(0)
     count = "len(__import__('ipywidgets').widgets.widget._instances)"
     before = book.ask(count)
-    book.tell("for i in range(500): panel.correct('ham') if i % 2 else panel.approve()")
+    for _ in range(10):  # of thousands of messages at once a slow notebook server loses some
+        book.tell("for i in range(50): panel.correct('ham') if i % 2 else panel.approve()")
     live.counts(500)
     expect(live.box("Input")).to_have_text(re.compile("mail 500$"))
     assert book.ask(count) - before <= 10

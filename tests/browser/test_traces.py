@@ -24,7 +24,8 @@ def test_five_hundred_decisions_add_no_widget_and_no_element(book, panel, page):
     panel.judge("Approve", 1)
     count = "len(__import__('ipywidgets').widgets.widget._instances)"
     before, shown = book.ask(count), page.evaluate(MODELS)
-    book.tell("for i in range(500): panel.correct('ham') if i % 2 else panel.approve()")
+    for _ in range(10):  # of thousands of messages at once a slow notebook server loses some
+        book.tell("for i in range(50): panel.correct('ham') if i % 2 else panel.approve()")
     panel.counts(501)
     panel.judge("Approve", 502)
     assert book.ask(count) - before <= 10
