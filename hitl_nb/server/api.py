@@ -12,10 +12,8 @@ from typing import Annotated, Any
 
 from anyio.to_thread import current_default_thread_limiter, run_sync
 from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 
-from hitl_nb.errors import BadInput, HitlError, NoSuchPage, OwnerFailed, plain
+from hitl_nb.errors import BadInput, HitlError, plain
 from hitl_nb.payload import accept, agrees, dump, encode
 from hitl_nb.queue import ReviewQueue, Stats, incoming, wire
 from hitl_nb.queue.token import Token
@@ -25,7 +23,7 @@ from hitl_nb.server.changes import LONGEST_WAIT, changed, last_event, place
 from hitl_nb.server.document import document
 from hitl_nb.server.gate import CALLS, Gate, holder
 from hitl_nb.server.health import Health
-from hitl_nb.server.problem import problem
+from hitl_nb.server.route import BoundRoute
 from hitl_nb.task import Review, ReviewTask
 
 TaskId = Annotated[str, Path(description="id of a task", json_schema_extra={"format": "uuid"})]
@@ -49,36 +47,20 @@ def create_app(queue: ReviewQueue, *, stopping: Callable[[], bool] = lambda: Fal
         title="hitl_nb review API", version="1", docs_url=None, redoc_url=None, redirect_slashes=False,
         lifespan=_threads,
         description="People check what a model was not sure of: producers submit tasks, reviewers answer them.",
-        exception_handlers={HitlError: _told, HTTPException: _told, RequestValidationError: _told, Exception: _told},
     )  # fmt: skip
+    app.router.route_class = BoundRoute
     app.state.door, app.state.health, app.state.stopping = Door(queue), Health(queue), stopping
     for route, endpoint, more in _routes:
         method, _, path = route.partition(" ")
         app.add_api_route(path, endpoint, methods=[method], response_model=None, **more)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
-    return Gate(app, app.router, queue, **limits)
+    return Gate(app, queue, **limits)
 
 
 @asynccontextmanager
 async def _threads(app: FastAPI) -> AsyncIterator[None]:
     current_default_thread_limiter().total_tokens = CALLS + 16  # beyond the calls: for looking at tokens
     yield
-
-
-async def _told(request: Request, error: Exception) -> Response:
-    """Return any error in the one form."""
-    status, cause = None, error.__cause__ if isinstance(error, HTTPException) else error
-    if isinstance(error, RequestValidationError):
-        said = [f"{'.'.join(map(str, one['loc']))[:100]}: {one['msg'][:200]}" for one in error.errors()[:5]]
-        cause = BadInput(name="request", value=plain("…"), remedy="; ".join(said))
-    elif isinstance(error, HTTPException) and not isinstance(cause, HitlError):
-        remedy, status = "see /openapi.json for what is there", error.status_code
-        cause = NoSuchPage(name=plain(request.method[:20]), value=request.url.path, remedy=remedy)
-    elif not isinstance(cause, HitlError):
-        cause = OwnerFailed(path="this queue", call=request.url.path, reason=type(error).__name__)
-    wired = request.url.path.startswith(("/queue/", "/changes"))
-    status, headers, content = problem(cause, wired=wired, status=status)
-    return Response(content, status, {name.decode(): value.decode() for name, value in headers})
 
 
 def _json(value: Any) -> Any:
@@ -128,7 +110,7 @@ class Caller:
         return told_blind(task) if blind(self.token, task) else task
 
 
-async def _caller(
+def _caller(
     request: Request,
     key: Annotated[
         str | None, Header(alias="Idempotency-Key", max_length=200, description="the same request again is done once")
@@ -335,17 +317,13 @@ async def health(request: Request) -> Response:
 
 
 @_route("POST /queue/{call}", Any, include_in_schema=False)
-async def wired(request: Request, call: str) -> Response:
+def wired(request: Request, call: str) -> Response:
     """Make a call of a queue."""
-    return Response(await run_sync(_wired, request, call, await request.body()), media_type="application/json")
-
-
-def _wired(request: Request, call: str, data: bytes) -> bytes:
-    args, more, key, again = wire.load_call(data)
+    args, more, key, again = wire.load_call(request.scope["state"].get("body", b""))
     try:
         incoming.check(call, args)
         found = request.app.state.door.do(request.state.token, call, args, more, key, again)
-        return wire.dump(found, f"answer of {call}")
+        return Response(wire.dump(found, f"answer of {call}"), media_type="application/json")
     except (TypeError, AttributeError, LookupError, ValueError) as error:
         if isinstance(error, HitlError):
             raise

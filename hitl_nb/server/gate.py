@@ -6,21 +6,20 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from anyio.to_thread import run_sync
-from starlette.routing import Match, Router
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Match
+from starlette.types import Message, Receive, Scope, Send
 
 from hitl_nb.errors import BadInput, HitlError, OwnerFailed, ServerBusy, TokenRefused, TooLarge, TooSlow
 from hitl_nb.payload import load
 from hitl_nb.queue import ReviewQueue, wire
 from hitl_nb.queue.token import Token
 from hitl_nb.server.access import ROUTES, check
-from hitl_nb.server.problem import problem
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+from hitl_nb.server.problem import nowhere, problem
 
 #: largest body of a route, in bytes; a frame of a producer's notebook may have as many as a message between processes
 MAX_BODY = 8 * 2**20
@@ -42,10 +41,9 @@ class Gate:
     """Lets in who shows a token that may use a route, before anything of the body is read."""
 
     def __init__(
-        self, app: Callable[..., Awaitable[None]], router: Router, queue: ReviewQueue, *, calls: int = CALLS,
-        max_body: int = MAX_BODY, slow: float = SLOW,
+        self, app: Starlette, queue: ReviewQueue, *, calls: int = CALLS, max_body: int = MAX_BODY, slow: float = SLOW
     ) -> None:  # fmt: skip
-        self._app, self._router, self._queue = app, router, queue
+        self._app, self._queue = app, queue
         self._calls, self._max_body, self._slow = calls, max_body, slow
         self._running = {"calls": 0, "changes": 0, "health": 0}
         self._held = {True: 0, False: 0}
@@ -56,7 +54,7 @@ class Gate:
             return await self._app(scope, receive, send)
         begun, told = time.monotonic(), {"method": scope["method"][:20], "route": None, "status": 0, "token": None}
 
-        async def noted(message: dict[str, Any]) -> None:
+        async def noted(message: Message) -> None:
             told["status"] = message.get("status", told["status"])
             await send(message)
 
@@ -67,20 +65,24 @@ class Gate:
         except Exception as error:  # its text may hold data: only where it happened is told
             places = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-5:]]
             log.error({"error": type(error).__name__, "at_places": places})
-            failed = OwnerFailed(path="this queue", call=str(told["route"]), reason=type(error).__name__)
+            failed = OwnerFailed(path="this queue", call=scope["path"], reason=type(error).__name__)
             await self._refuse(scope, told, noted, failed)
         finally:
             log.info(told | {"ms": round(1000 * (time.monotonic() - begun), 1)})
 
-    async def _refuse(self, scope: dict[str, Any], told: dict[str, Any], send: Send, error: HitlError) -> None:
+    async def _refuse(
+        self, scope: Scope, told: dict[str, Any], send: Send, error: HitlError, status: int | None = None
+    ) -> None:
         if told["status"]:  # an answer has begun
             return
-        status, headers, content = problem(error, wired=scope["path"].startswith(("/queue/", "/changes")))
+        wired = scope["path"].startswith(("/queue/", "/changes"))
+        status, headers, content = problem(error, wired=wired, status=status)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
     async def _enter(self, scope: dict[str, Any], receive: Receive, send: Send, told: dict[str, Any]) -> None:
-        route = self._route(scope)
+        found, status = self._match(scope)
+        route = found and f"{scope['method']} {getattr(found, 'path', '')}"
         told["route"] = route and route.partition(" ")[2]
         most, large = 0, False
         if ROUTES.get(route or "", "") is not None:
@@ -93,26 +95,32 @@ class Gate:
             elif route is not None:  # a call between two parts of this package
                 check(token, scope["path"].rpartition("/")[2])
             scope.setdefault("state", {})["token"] = token
-        body = await self._body(scope, receive, most, large)
+        size = await self._body(scope, receive, most, large)
         place = _WAITS.get(route or "", "calls")
         self._running[place] += 1
         try:
             if self._running[place] > (self._calls if place == "calls" else WAITING):
                 raise ServerBusy(calls=self._running[place] - 1)
-            await self._app(scope, _replayed(body, receive), send)
+            if found is None:
+                return await self._refuse(scope, told, send, nowhere(scope), status)
+            await found.handle(scope, receive, send)
         finally:
             self._running[place] -= 1
-            self._held[large] -= len(body)
+            self._held[large] -= size
 
-    def _route(self, scope: dict[str, Any]) -> str | None:
-        """Return the route of a request as the table of access names it; None if there is none."""
-        for route in self._router.routes:
-            if route.matches(scope)[0] is Match.FULL:
-                return f"{scope['method']} {getattr(route, 'path', '')}"
-        return None
+    def _match(self, scope: dict[str, Any]) -> tuple[BaseRoute | None, int]:
+        """Return the route of a request, and note what it is called with; or none, and the status that says why."""
+        status = 404
+        for route in self._app.router.routes:
+            match, called = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(called, app=self._app)
+                return route, 200
+            status = 405 if match is Match.PARTIAL else status
+        return None, status
 
-    async def _body(self, scope: dict[str, Any], receive: Receive, most: int, large: bool) -> bytes:
-        """Return the body, whole, in time and within the limit; it counts as held from here on."""
+    async def _body(self, scope: dict[str, Any], receive: Receive, most: int, large: bool) -> int:
+        """Read the body, whole, in time and within the limit; return its bytes, which count as held from here on."""
         seconds = SLOW_LARGE if large else self._slow
         data, more = bytearray(), True
         try:
@@ -130,18 +138,18 @@ class Gate:
                         raise TooLarge(name="body", value=f"over {most} bytes", remedy="send less at once")
                     if self._held[large] > MAX_HELD[large]:
                         raise ServerBusy(calls=self._running["calls"])
+            read = bytes(data)
             if data and not scope["path"].startswith("/queue/"):
-                if len(data) > SMALL:
-                    await run_sync(_check_json, bytes(data))
-                else:
-                    _check_json(bytes(data))
+                read = await run_sync(_json, read) if len(data) > SMALL else _json(read)
+            if data:
+                scope.setdefault("state", {})["body"] = read
         except BaseException as error:
             self._held[large] -= len(data)
             if isinstance(error, TimeoutError):
                 remedy = f"a body has {seconds:g} seconds; send it again"
                 raise TooSlow(name="body", value=f"{len(data)} bytes", remedy=remedy) from None
             raise
-        return bytes(data)
+        return len(data)
 
 
 async def holder(queue: ReviewQueue, scope: Mapping[str, Any]) -> Token:
@@ -162,19 +170,10 @@ async def holder(queue: ReviewQueue, scope: Mapping[str, Any]) -> Token:
     return token
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    parts = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def again() -> dict[str, Any]:
-        return parts.pop() if parts else await receive()
-
-    return again
-
-
-def _check_json(data: bytes) -> None:
-    """Refuse what is no JSON before it is looked at in any other way."""
+def _json(data: bytes) -> Any:
+    """Return what a body holds; what is no JSON is refused before it is looked at in any other way."""
     try:
-        load(data.decode())
+        return load(data.decode())
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)[:80]
         remedy = f"this is no JSON ({reason}); send UTF-8 JSON as /openapi.json says"

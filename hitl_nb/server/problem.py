@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from starlette.datastructures import URL
+
 from hitl_nb import errors
 from hitl_nb.errors import HitlError
 from hitl_nb.queue import wire
@@ -69,6 +71,12 @@ def problem(error: HitlError, *, wired: bool = False, status: int | None = None)
     content = json.dumps(said, default=str).encode()
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(content)).encode())]
     return status, headers + _HEADERS.get(status, []), content
+
+
+def nowhere(scope: dict[str, Any]) -> HitlError:
+    """Return the error of a request that no route is for."""
+    remedy = "see /openapi.json for what is there"
+    return errors.NoSuchPage(name=errors.plain(scope["method"][:20]), value=URL(scope=scope).path, remedy=remedy)
 
 
 def _shown(value: Any) -> Any:
