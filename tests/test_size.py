@@ -58,7 +58,7 @@ def offenders(paths, pattern):
 
 #: code lines that each part may have, so that it is read in one go; what is not named here stands in single files
 MOST = {
-    "queue": 4_870, "server": 1_100,
+    "queue": 4_870, "server": 1_135,
     "lab": 2_450, "panel": 2_200, "learner": 1_370, "policy": 850, "evidence": 560, "loop": 550,
     "orchestrator": 450, "": 1_700,
 }  # fmt: skip
