@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from starlette.datastructures import URL
-
 from hitl_nb import errors
 from hitl_nb.errors import HitlError
 from hitl_nb.queue import wire
@@ -76,7 +74,7 @@ def problem(error: HitlError, *, wired: bool = False, status: int | None = None)
 def nowhere(scope: dict[str, Any]) -> HitlError:
     """Return the error of a request that no route is for."""
     remedy = "see /openapi.json for what is there"
-    return errors.NoSuchPage(name=errors.plain(scope["method"][:20]), value=URL(scope=scope).path, remedy=remedy)
+    return errors.NoSuchPage(name=errors.plain(scope["method"][:20]), value=scope["path"], remedy=remedy)
 
 
 def _shown(value: Any) -> Any:

@@ -21,7 +21,10 @@ _JSON = re.compile(r"\s*application/([^/;]*\+)?json\s*(;.*)?", re.IGNORECASE | r
 
 
 class BoundRoute(APIRoute):
-    """Makes the call of a request that matches; whoever hands it on tells the errors."""
+    """Makes the call of a request that matches; whoever hands it on tells the errors.
+
+    What an endpoint depends on is a plain function that does not wait.
+    """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (an ASGI application)."""
