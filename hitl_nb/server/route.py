@@ -55,5 +55,5 @@ def _bound(takes: Dependant, request: Request, wrong: list[dict[str, Any]]) -> d
         if "body" in request.scope["state"]:
             read = request.state.body if _JSON.fullmatch(request.headers.get("content-type", "")) else b""
             values[field.name], errors = field.validate(read, loc=("body",))
-        wrong += errors
+        wrong += errors or []  # None, of an older FastAPI
     return values
