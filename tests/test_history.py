@@ -18,17 +18,17 @@ def frame(**columns):
 def test_what_a_queue_logged_is_read_with_its_probabilities():
     with open_queue(":memory:") as queue:
         orchestrator = Orchestrator(queue=queue, policy=Policy(0.85, audit_rate=0.3, seed=1))
-        said = [{"label": "a", "confidence": c, "regulated": False} for c in (0.5, 0.9, None)] * 20
-        orchestrator.process_frame(pd.DataFrame({"x": range(60)}), [*said[:-1], said[1] | {"regulated": True}])
-        for task in queue.pending(limit=100):
+        said = [{"label": "a", "confidence": c, "regulated": False} for c in (0.5, 0.9, None)] * 100
+        orchestrator.process_frame(pd.DataFrame({"x": range(300)}), [*said[:-1], said[1] | {"regulated": True}])
+        for task in queue.pending(limit=1000):
             queue.resolve(task.task_id, "ann", "reject" if task.confidence == 0.5 else "approve")
         rows = read(queue.history())
-    assert len(rows) == 60
+    assert len(rows) == 300
     assert set(rows.probability[rows.open & (rows.confidence == 0.9)]) == {0.3}
     assert set(rows.probability[rows.confidence == 0.5]) == {1.0}
-    assert 40 <= rows.judged.sum() < 60  # two thirds, and the audits
-    assert rows.hard.sum() == 20  # an unknown confidence is a hard rule too
-    assert rows.open.sum() == 40
+    assert 200 < rows.judged.sum() < 300  # two thirds, and the audits
+    assert rows.hard.sum() == 100  # an unknown confidence is a hard rule too
+    assert rows.open.sum() == 200
     assert rows.wrong[rows.confidence == 0.5].mean() == 1
 
 

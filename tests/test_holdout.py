@@ -11,8 +11,6 @@ from hitl_nb.learner import Challenger, Learner
 
 #: share of the traffic that is asked about, and how often the champion errs there and elsewhere
 ASKED, ERRS = 0.2, (0.2, 0.03)
-#: simulated runs of a test that is no nightly one
-RUNS = 20
 
 
 class Says(ClassifierMixin, BaseEstimator):
@@ -76,15 +74,15 @@ def audits_alone(rows):
 
 
 def test_a_challenger_worse_where_people_are_asked_is_promoted_in_at_most_one_in_twenty():
-    assert promoted(2000, 0.05, runs=RUNS) <= limit(RUNS)
+    assert promoted(2000, 0.05, runs=30) <= limit(30)
 
 
 def test_audits_alone_would_promote_it():
-    assert promoted(2000, 0.05, runs=RUNS, rule=audits_alone) > 2 * limit(RUNS)
+    assert promoted(2000, 0.05, runs=30, rule=audits_alone) > 2 * limit(30)
 
 
 def test_an_equal_challenger_is_promoted_on_the_same_rows():
-    assert promoted(2000, 0.0, runs=RUNS) > 0.6
+    assert promoted(2000, 0.0, runs=30) > 0.6
 
 
 def broken_late(rows):
@@ -93,17 +91,17 @@ def broken_late(rows):
 
 
 def test_answers_that_come_late_where_the_challenger_errs_let_none_through():
-    assert promoted(2000, 0.05, runs=RUNS, late=broken_late) <= limit(RUNS)
+    assert promoted(2000, 0.05, runs=30, late=broken_late) <= limit(30)
 
 
 def test_without_what_waits_they_would(monkeypatch):
     sync = Learner.sync
     monkeypatch.setattr(Learner, "sync", lambda learner, rows, unanswered: sync(learner, rows))
-    assert promoted(2000, 0.05, runs=RUNS, late=broken_late) > 2 * limit(RUNS)
+    assert promoted(2000, 0.05, runs=30, late=broken_late) > 2 * limit(30)
 
 
 def test_an_equal_challenger_is_promoted_although_some_answers_wait():
-    assert promoted(2000, 0.0, runs=RUNS, late=lambda rows: np.full(len(rows), 0.05)) > 0.5
+    assert promoted(2000, 0.0, runs=30, late=lambda rows: np.full(len(rows), 0.05)) > 0.5
 
 
 @pytest.mark.nightly

@@ -140,7 +140,7 @@ class Gate:
                         raise ServerBusy(calls=self._running["calls"])
             read = bytes(data)
             if data and not scope["path"].startswith("/queue/"):
-                read = await run_sync(_json, read) if len(data) > SMALL else _json(read)
+                read = await run_sync(_parsed, read) if len(data) > SMALL else _parsed(read)
             if data:
                 scope.setdefault("state", {})["body"] = read
         except BaseException as error:
@@ -170,7 +170,7 @@ async def holder(queue: ReviewQueue, scope: Mapping[str, Any]) -> Token:
     return token
 
 
-def _json(data: bytes) -> Any:
+def _parsed(data: bytes) -> Any:
     """Return what a body holds; what is no JSON is refused before it is looked at in any other way."""
     try:
         return load(data.decode())
