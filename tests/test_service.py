@@ -121,6 +121,27 @@ def test_an_id_that_is_none_finds_nothing(boss, task_id):
     problem(boss.get(f"/tasks/{NOBODY}/wait", params={"timeout": 0}), 404, "TaskNotFound")
 
 
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200), ("Application/JSON; charset=utf-8", 200), ("application/problem+json", 200),
+        ("text/plain", 422), ("application/jsonx", 422), ("", 422),
+    ],
+)  # fmt: skip
+def test_a_body_is_read_only_where_it_is_said_to_be_json(queue, boss, kind, status):
+    answer = boss.post("/tasks", content=json.dumps(NEW), headers={"Content-Type": kind})
+    assert answer.status_code == status
+    assert queue.stats().total == (status == 200)
+
+
+def test_a_wrong_method_is_told_from_a_wrong_path(boss):
+    wrong = boss.put("/tasks", json=NEW)
+    problem(wrong, 405, "NoSuchPage")
+    assert wrong.json()["values"]["value"] == "/tasks"
+    assert boss.head("/stats").status_code == 405
+    problem(boss.get("/task"), 404, "NoSuchPage")
+
+
 def test_a_body_over_the_limit_is_refused_though_it_does_not_say_how_long_it_is(queue, boss):
     large = json.dumps(NEW | {"input_data": {"x": "y" * 2**20}}).encode()
     problem(boss.post("/tasks", content=large), 413, "TooLarge")
